@@ -138,6 +138,7 @@ type Progress struct {
 // An Event is one line of a job's append-only log. The job's row is the fold
 // of its events.
 type Event struct {
+	ID         string    `json:"id"` // of the transition that made it; a repeated write is recognised by it
 	JobID      string    `json:"job_id"`
 	Seq        int64     `json:"seq"` // 1, 2, 3, … without gaps
 	From       Stage     `json:"from,omitempty"`
@@ -153,13 +154,13 @@ type Event struct {
 // A Detail is what an event carries beside the move. Fields that do not apply
 // are empty.
 type Detail struct {
-	Failure   *Failure   `json:"failure,omitempty"`
-	Warnings  []Warning  `json:"warnings,omitempty"`
-	NotBefore *time.Time `json:"not_before,omitempty"`
-	Limit     int        `json:"attempt_limit,omitempty"` // new attempt limit, if this event sets one
-	Chunks    *int       `json:"chunks,omitempty"`        // chunks that became searchable
-	By        string     `json:"by,omitempty"`            // who asked
-	Note      string     `json:"note,omitempty"`
+	Failure  *Failure      `json:"failure,omitempty"`
+	Warnings []Warning     `json:"warnings,omitempty"`
+	Delay    time.Duration `json:"delay,omitempty"`         // from this event to the earliest next claim
+	Limit    int           `json:"attempt_limit,omitempty"` // new attempt limit, if this event sets one
+	Chunks   *int          `json:"chunks,omitempty"`        // chunks that became searchable
+	By       string        `json:"by,omitempty"`            // who asked
+	Note     string        `json:"note,omitempty"`
 }
 
 // A Warning names a part of a file that could not be read.

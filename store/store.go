@@ -1,0 +1,340 @@
+// Package store is the engine's durable memory: jobs, their logs, and chunks.
+//
+// [Store] is a concrete type that holds all the rules; [Driver] is the little
+// that a database must supply. Package storetest is the contract between them.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ragprocessor/event"
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+)
+
+// A Store keeps jobs and chunks in a database. Make one with [New]; close it
+// with [Store.Close].
+type Store struct {
+	Driver
+	bus    *event.Bus
+	log    *slog.Logger
+	opt    Options
+	writes chan write
+	stop   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// Options are the settings of a [Store]. The zero Options are good.
+type Options struct {
+	Lease     time.Duration // how long a silent worker keeps a job; 0 means 10 s
+	PerUser   int           // live leases that one user may have; 0 means 64
+	StageWait time.Duration // how long work waits for a stage write before it goes on beside it; 0 means 1 s
+}
+
+// Leases returns the duration of a lease.
+func (s *Store) Leases() time.Duration { return s.opt.Lease }
+
+// New returns a Store on d that announces every move on bus and logs it on log.
+func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
+	if opt.Lease <= 0 {
+		opt.Lease = 10 * time.Second
+	}
+	if opt.PerUser <= 0 {
+		opt.PerUser = 64
+	}
+	if opt.StageWait <= 0 {
+		opt.StageWait = time.Second
+	}
+	s := &Store{Driver: d, bus: bus, log: log, opt: opt, writes: make(chan write), stop: make(chan struct{})}
+	s.wg.Go(s.writer)
+	return s
+}
+
+// Close waits for writes under way and closes the database.
+func (s *Store) Close() error {
+	close(s.stop)
+	s.wg.Wait()
+	return s.Driver.Close()
+}
+
+// Bus returns the bus on which the store announces moves.
+func (s *Store) Bus() *event.Bus { return s.bus }
+
+// An Outcome says what [Store.Enqueue] did.
+type Outcome string
+
+// The outcomes.
+const (
+	Added      Outcome = "added"      // a new document
+	Superseded Outcome = "superseded" // newer bytes of a known document
+	Duplicate  Outcome = "duplicate"  // these bytes, or newer ones, are known
+)
+
+// Enqueue makes a job for each of jobs that is new, in one transaction, and
+// reports what it did with each. Afterwards each element is the job as it
+// stands. A repetition of bytes that are known, whether their job runs or
+// has ended, changes nothing; so do bytes older than the known ones.
+func (s *Store) Enqueue(ctx context.Context, jobs ...*rag.Job) ([]Outcome, error) {
+	for _, j := range jobs {
+		if j.UserID == "" || j.Object.Name == "" || j.Object.Bucket == "" || j.Filename == "" {
+			return nil, rag.Permanent(fmt.Errorf("enqueue %s: a job needs a user, an object and a filename", j.Object.URI()))
+		}
+		j.ID, j.DocumentID = newID(), newID()
+	}
+	ts, err := s.Driver.Enqueue(ctx, jobs, func(old, fresh *rag.Job) (lifecycle.Transition, error) {
+		switch {
+		case old == nil:
+			return lifecycle.First(fresh, rag.Detail{}), nil
+		case old.Legacy:
+			// The incumbent's web application makes the rows before the bytes
+			// arrive. Rows that it has worked on are left to a person's retry.
+			if old.Stage != rag.Pending {
+				return lifecycle.Transition{}, nil
+			}
+			adopted := *old
+			adopted.Generation, adopted.Fingerprint = fresh.Generation, fresh.Fingerprint
+			return lifecycle.First(&adopted, rag.Detail{Note: "adopted from the incumbent"}), nil
+		case fresh.Generation <= old.Generation,
+			fresh.Fingerprint != "" && fresh.Fingerprint == old.Fingerprint:
+			return lifecycle.Transition{}, nil
+		}
+		return lifecycle.Next(old, lifecycle.Supersede, lifecycle.Options{Generation: fresh.Generation, Fingerprint: fresh.Fingerprint})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("enqueue: %w", err)
+	}
+	out := make([]Outcome, len(jobs))
+	for i, t := range ts {
+		switch {
+		case !t.Valid():
+			out[i] = Duplicate
+			continue
+		case t.On() == lifecycle.Supersede:
+			out[i] = Superseded
+		default:
+			out[i] = Added
+		}
+		s.announce(jobs[i], t.Event(jobs[i].Seq, jobs[i].UpdatedAt))
+	}
+	return out, nil
+}
+
+func newID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		panic(err) // only if the system has no randomness
+	}
+	return id.String()
+}
+
+// announce logs one move, the only place that does, and tells the bus.
+func (s *Store) announce(j *rag.Job, e rag.Event) {
+	if j == nil || e.ID == "" {
+		return
+	}
+	a := []slog.Attr{
+		slog.String("job_id", e.JobID), slog.String("document_id", j.DocumentID), slog.String("user_id", j.UserID),
+		slog.String("from", string(e.From)), slog.String("to", string(e.To)), slog.String("signal", e.Signal),
+		slog.Int("attempt", e.Attempt), slog.Int64("generation", e.Generation), slog.Int64("seq", e.Seq),
+		slog.Time("at", e.At),
+	}
+	if e.Worker != "" {
+		a = append(a, slog.String("worker", e.Worker))
+	}
+	if e.Detail.Chunks != nil {
+		a = append(a, slog.Int("chunks", *e.Detail.Chunks))
+	}
+	if f := e.Detail.Failure; f != nil {
+		a = append(a, slog.String("failed_stage", string(f.Stage)), slog.String("code", f.Code), slog.String("fault", string(f.Fault)), slog.String("reason", f.Reason))
+	}
+	if e.Detail.Delay > 0 {
+		a = append(a, slog.Duration("delay", e.Detail.Delay))
+	}
+	level := slog.LevelInfo
+	if e.To == rag.Failed {
+		level = slog.LevelError
+	}
+	s.log.LogAttrs(context.Background(), level, "stage changed", a...)
+	s.bus.Publish(event.Hint{JobID: e.JobID, UserID: j.UserID, Signal: e.Signal})
+}
+
+// Claim leases up to n due jobs to worker. Jobs that were given up by a worker
+// that died are taken over, or ended if no attempt is left or their
+// cancellation was requested.
+func (s *Store) Claim(ctx context.Context, worker string, n int) ([]*Attempt, error) {
+	opt := lifecycle.Options{Worker: worker}
+	moved, err := s.Driver.Claim(ctx, Claim{Worker: worker, N: n, PerUser: s.opt.PerUser, Lease: s.opt.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+		switch {
+		case j.Stage == rag.Pending:
+			return lifecycle.Next(j, lifecycle.Claim, opt)
+		case !j.CancelRequestedAt.IsZero():
+			return lifecycle.Next(j, lifecycle.Cancel, lifecycle.Options{Detail: rag.Detail{Note: "its worker was gone"}})
+		case j.Attempt >= j.AttemptLimit:
+			return lifecycle.Next(j, lifecycle.Expire, lifecycle.Options{Detail: rag.Detail{Failure: &rag.Failure{
+				Stage: j.Stage, Code: "worker_died", Fault: rag.FaultSystem, Final: true,
+				Reason: fmt.Sprintf("Every worker that tried this file stopped while %s it (%d attempts)", j.Stage, lifecycle.Attempts),
+				Action: "Look for crashes or lack of memory in the workers' logs, then retry the job",
+			}}})
+		}
+		return lifecycle.Next(j, lifecycle.Takeover, opt)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	var out []*Attempt
+	for _, m := range moved {
+		s.announce(m.Job, m.Event)
+		if m.Transition.TakesLease() {
+			out = append(out, s.attempt(m.Job))
+		}
+	}
+	return out, nil
+}
+
+// Cancel asks for the job to stop. A job that no worker has is cancelled at
+// once; otherwise its worker is told, and acknowledges. It returns the job as it stands, or
+// a permanent error if the job has ended.
+func (s *Store) Cancel(ctx context.Context, id, by string) (*rag.Job, error) {
+	return s.update(ctx, id, func(j *rag.Job) (lifecycle.Transition, error) {
+		opt := lifecycle.Options{Detail: rag.Detail{By: by}}
+		switch {
+		case lifecycle.Ended(j.Stage):
+			return lifecycle.Transition{}, &rag.Error{Code: "already_ended", Fault: rag.FaultFile, Permanent: true,
+				Reason: fmt.Sprintf("The job is %s; there is nothing to cancel", j.Stage), Action: "Delete the document to remove it from search"}
+		case !j.CancelRequestedAt.IsZero():
+			return lifecycle.Transition{}, nil
+		case lifecycle.Active(j.Stage):
+			return lifecycle.Next(j, lifecycle.RequestCancel, opt)
+		}
+		return lifecycle.Next(j, lifecycle.Cancel, opt)
+	})
+}
+
+// Requeue asks for the job to run again, with a fresh budget of attempts. The
+// chunks of its last success stay searchable until new ones replace them. It
+// returns the job as it stands, or a permanent error if the job has not ended.
+func (s *Store) Requeue(ctx context.Context, id, by string) (*rag.Job, error) {
+	return s.update(ctx, id, func(j *rag.Job) (lifecycle.Transition, error) {
+		d := rag.Detail{By: by}
+		switch {
+		case !lifecycle.Ended(j.Stage):
+			return lifecycle.Transition{}, &rag.Error{Code: "not_ended", Fault: rag.FaultFile, Permanent: true,
+				Reason: fmt.Sprintf("The job is %s; it can be retried only after it has ended", j.Stage), Action: "Wait for it, or cancel it first"}
+		case j.Legacy:
+			return lifecycle.First(j, d), nil
+		}
+		return lifecycle.Next(j, lifecycle.Requeue, lifecycle.Options{Detail: d})
+	})
+}
+
+func (s *Store) update(ctx context.Context, id string, decide Decide) (*rag.Job, error) {
+	m, err := s.Driver.Update(ctx, id, decide)
+	if err != nil {
+		return nil, err
+	}
+	s.announce(m.Job, m.Event)
+	return m.Job, nil
+}
+
+// Delete removes a document, its job and its chunks. A worker that has it
+// stops.
+func (s *Store) Delete(ctx context.Context, documentID string) error {
+	if err := s.Driver.Delete(ctx, documentID); err != nil {
+		return err
+	}
+	s.log.Info("document deleted", "document_id", documentID)
+	s.bus.Publish(event.Hint{})
+	return nil
+}
+
+// Watch passes hints of other processes to the bus until ctx is done. It
+// returns errors.ErrUnsupported if the driver cannot tell.
+func (s *Store) Watch(ctx context.Context) error {
+	w, ok := s.Driver.(Watcher)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return w.Watch(ctx, s.bus.Publish)
+}
+
+// A write is a transition on its way to the database.
+type write struct {
+	ctx  context.Context
+	t    lifecycle.Transition
+	done chan<- written
+}
+
+type written struct {
+	e   rag.Event
+	err error
+}
+
+// writer groups the transitions of all attempts into commits: while one commit
+// is under way the next ones gather.
+func (s *Store) writer() {
+	for {
+		var batch []write
+		select {
+		case w := <-s.writes:
+			batch = append(batch, w)
+		case <-s.stop:
+			return
+		}
+	gather:
+		for len(batch) < 256 {
+			select {
+			case w := <-s.writes:
+				batch = append(batch, w)
+			default:
+				break gather
+			}
+		}
+		s.commit(batch)
+	}
+}
+
+func (s *Store) commit(batch []write) {
+	ts := make([]lifecycle.Transition, len(batch))
+	for i, w := range batch {
+		ts[i] = w.t
+	}
+	// The batch belongs to many attempts, so none of their contexts may end it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), s.opt.Lease)
+	defer cancel()
+	rs, err := s.Driver.Apply(ctx, ts, s.opt.Lease)
+	if rag.IsPermanent(err) && len(batch) > 1 {
+		// One of them is refused by the database; the others must not suffer.
+		for i := range batch {
+			s.commit(batch[i : i+1])
+		}
+		return
+	}
+	for i, w := range batch {
+		if err != nil {
+			w.done <- written{err: err}
+		} else {
+			w.done <- written{rs[i].Event, rs[i].Err}
+		}
+	}
+}
+
+// apply makes one transition as part of a group.
+func (s *Store) apply(ctx context.Context, t lifecycle.Transition) (rag.Event, error) {
+	done := make(chan written, 1)
+	select {
+	case s.writes <- write{ctx, t, done}:
+	case <-ctx.Done():
+		return rag.Event{}, context.Cause(ctx)
+	case <-s.stop:
+		return rag.Event{}, errors.New("the store is closed")
+	}
+	r := <-done
+	return r.e, r.err
+}
