@@ -1,0 +1,201 @@
+package parse
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A pdfLine is a row of words without a wide gap: a line of a column, or a
+// part of a row of a table.
+type pdfLine struct {
+	pdfBox
+	words []pdfWord
+	size  float64   // of most of its characters
+	bold  bool      // most of it
+	mono  bool      // most of it
+	rtl   bool      // most of it
+	block *pdfBlock // not nil if the line only holds this block's place
+}
+
+// pdfLines makes lines of words: rows first, which are then cut at wide gaps.
+func pdfLines(words []pdfWord) []pdfLine {
+	byY := slices.Clone(words)
+	slices.SortStableFunc(byY, func(a, b pdfWord) int { return cmp.Compare(a.cy(), b.cy()) })
+	type row struct {
+		pdfBox
+		words []pdfWord
+	}
+	var rows []row
+	for _, w := range byY {
+		best, most := -1, 0.5
+		for k := len(rows) - 1; k >= max(0, len(rows)-12); k-- {
+			o := min(w.y1, rows[k].y1) - max(w.y0, rows[k].y0)
+			if f := o / max(min(w.h(), rows[k].h()), 0.1); f > most {
+				best, most = k, f
+			}
+		}
+		if best < 0 {
+			rows = append(rows, row{w.pdfBox, []pdfWord{w}})
+			continue
+		}
+		r := &rows[best]
+		r.words = append(r.words, w)
+		if w.h() < 1.6*r.h() {
+			r.pdfBox = r.union(w.pdfBox)
+		}
+	}
+	var lines []pdfLine
+	for _, r := range rows {
+		lines = append(lines, pdfCutRow(r.words)...)
+	}
+	return lines
+}
+
+// pdfCutRow cuts a row of words at wide gaps.
+func pdfCutRow(row []pdfWord) []pdfLine {
+	slices.SortStableFunc(row, func(a, b pdfWord) int { return cmp.Compare(a.x0, b.x0) })
+	var lines []pdfLine
+	start := 0
+	for i := 1; i <= len(row); i++ {
+		if i < len(row) {
+			a, b := row[i-1], row[i]
+			if b.x0-a.x1 <= 1.15*max(a.size, b.size, 4) {
+				continue
+			}
+		}
+		lines = append(lines, pdfNewLine(row[start:i]))
+		start = i
+	}
+	return lines
+}
+
+// pdfNewLine makes a line of words that are in order from left to right. If
+// they are of a script that runs the other way, it takes the order in which
+// they came, which is that of reading: sorted by place, the numbers and
+// foreign words among them would come out of order.
+func pdfNewLine(words []pdfWord) pdfLine {
+	l := pdfLine{words: slices.Clone(words), pdfBox: words[0].pdfBox}
+	sizes := map[float64]int{}
+	bold, mono, all, letters, rtl := 0, 0, 0, 0, 0
+	for _, w := range words {
+		l.pdfBox = l.union(w.pdfBox)
+		n := utf8.RuneCountInString(w.text)
+		sizes[math.Round(w.size*2)/2] += n
+		all += n
+		if w.bold {
+			bold += n
+		}
+		if w.mono {
+			mono += n
+		}
+		for _, r := range w.text {
+			if unicode.IsLetter(r) {
+				letters++
+				if pdfRTL(r) {
+					rtl++
+				}
+			}
+		}
+	}
+	l.size = pdfMostly(sizes)
+	l.bold = bold*10 > all*8
+	l.mono = mono*10 > all*8
+	if l.rtl = rtl*2 > letters; l.rtl {
+		slices.SortStableFunc(l.words, func(a, b pdfWord) int { return cmp.Compare(a.order, b.order) })
+	}
+	return l
+}
+
+// pdfMostly returns the key with the greatest count, and of equal ones the
+// smallest.
+func pdfMostly(counts map[float64]int) float64 {
+	best, most := 0.0, 0
+	for k, n := range counts {
+		if n > most || n == most && k < best {
+			best, most = k, n
+		}
+	}
+	return best
+}
+
+// text returns the words of the line.
+func (l pdfLine) text() string {
+	var b strings.Builder
+	for i, w := range l.words {
+		if i > 0 && !(w.glued && l.words[i-1].order == w.order-1) {
+			b.WriteByte(' ')
+		}
+		b.WriteString(w.text)
+	}
+	return b.String()
+}
+
+// A pdfVocabulary holds the words of a document, to know a hyphen of spelling
+// from one of typesetting.
+type pdfVocabulary map[string]bool
+
+// pdfMaxVocabulary bounds the words kept.
+const pdfMaxVocabulary = 500_000
+
+// add adds the words of a line, but for the last, which may be broken.
+func (v pdfVocabulary) add(l pdfLine) {
+	for i, w := range l.words {
+		if i < len(l.words)-1 && len(v) < pdfMaxVocabulary {
+			v[pdfBare(w.text)] = true
+		}
+	}
+}
+
+// pdfBare returns a word in lower case without the punctuation around it.
+func pdfBare(s string) string {
+	return strings.ToLower(strings.TrimFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }))
+}
+
+// join makes one text of the lines of a paragraph, mending hyphenation.
+func (v pdfVocabulary) join(lines []string) string {
+	var b []byte
+	for _, s := range lines {
+		s = strings.TrimSpace(s)
+		if len(b) == 0 || s == "" {
+			b = append(b, s...)
+			continue
+		}
+		last, size := utf8.DecodeLastRune(b)
+		first, _ := utf8.DecodeRuneInString(s)
+		before, _ := utf8.DecodeLastRune(b[:len(b)-size])
+		switch {
+		case pdfCJK(last) && pdfCJK(first):
+		case !pdfHyphen(last) || !unicode.IsLetter(before) && !unicode.IsDigit(before):
+			b = append(b, ' ')
+		case unicode.IsLower(first) && unicode.IsLetter(before) && !v.hyphenated(b[:len(b)-size], s):
+			b = b[:len(b)-size]
+		}
+		b = append(b, s...)
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(string(b), string(pdfSoftHyphen), "-")), " ")
+}
+
+// pdfHyphen reports whether r at the end of a line may be a hyphen.
+func pdfHyphen(r rune) bool { return r == '-' || r == '‐' || r == pdfSoftHyphen }
+
+// hyphenated reports whether the document writes the word that is broken
+// between stem and rest with a hyphen elsewhere, and never without.
+func (v pdfVocabulary) hyphenated(stem []byte, rest string) bool {
+	head := string(stem[max(0, len(stem)-64):])
+	head = head[strings.LastIndexByte(head, ' ')+1:]
+	tail, _, _ := strings.Cut(rest, " ")
+	return v[pdfBare(head+"-"+tail)] && !v[pdfBare(head+tail)]
+}
+
+// joinLines makes one text of lines.
+func (v pdfVocabulary) joinLines(lines []pdfLine) string {
+	texts := make([]string, len(lines))
+	for i, l := range lines {
+		texts[i] = l.text()
+	}
+	return v.join(texts)
+}

@@ -1,0 +1,403 @@
+package parse
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+	"unicode"
+
+	"ragprocessor/rag"
+)
+
+// pdfJoint is how far, in points, the ends of rulings may miss each other.
+const pdfJoint = 3
+
+// pdfRuledTables returns the tables of a page whose cells are drawn.
+func pdfRuledTables(p *pdfPage, voc pdfVocabulary) []*pdfBlock {
+	if len(p.hs) < 2 || len(p.vs) < 2 {
+		return nil
+	}
+	hs := pdfMergeSegs(p.hs, true)
+	vs := pdfMergeSegs(p.vs, false)
+	var tables []*pdfBlock
+	for _, g := range pdfGrids(hs, vs) {
+		if t := g.table(p, voc); t != nil {
+			tables = append(tables, t)
+		}
+	}
+	slices.SortFunc(tables, func(a, b *pdfBlock) int {
+		return cmp.Or(cmp.Compare(a.y0, b.y0), cmp.Compare(a.x0, b.x0))
+	})
+	return tables
+}
+
+// pdfMergeSegs joins rulings that overlap or follow each other on one line.
+func pdfMergeSegs(segs []pdfSeg, horizontal bool) []pdfSeg {
+	s := slices.Clone(segs)
+	if !horizontal {
+		for i, g := range s {
+			s[i] = pdfSeg{g.y0, g.x0, g.y1, g.x1}
+		}
+	}
+	slices.SortFunc(s, func(a, b pdfSeg) int {
+		if math.Abs(a.y0-b.y0) > 1.5 {
+			return cmp.Compare(a.y0, b.y0)
+		}
+		return cmp.Compare(a.x0, b.x0)
+	})
+	var out []pdfSeg
+	for _, g := range s {
+		if n := len(out); n > 0 {
+			if l := &out[n-1]; math.Abs(l.y0-g.y0) <= 1.5 && g.x0 <= l.x1+pdfJoint {
+				l.x1 = max(l.x1, g.x1)
+				continue
+			}
+		}
+		out = append(out, g)
+	}
+	if !horizontal {
+		for i, g := range out {
+			out[i] = pdfSeg{g.y0, g.x0, g.y1, g.x1}
+		}
+	}
+	return out
+}
+
+// A pdfGrid is a set of rulings that cross each other.
+type pdfGrid struct {
+	hs, vs []pdfSeg
+	xs, ys []float64 // of the rulings, each once, in order
+}
+
+// pdfGrids returns the connected sets of rulings.
+func pdfGrids(hs, vs []pdfSeg) []pdfGrid {
+	parent := make([]int, len(hs)+len(vs))
+	for i := range parent {
+		parent[i] = i
+	}
+	for i, h := range hs {
+		for j, v := range vs {
+			if v.x0 >= h.x0-pdfJoint && v.x0 <= h.x1+pdfJoint && h.y0 >= v.y0-pdfJoint && h.y0 <= v.y1+pdfJoint {
+				parent[pdfRoot(parent, i)] = pdfRoot(parent, len(hs)+j)
+			}
+		}
+	}
+	groups := map[int]*pdfGrid{}
+	var grids []*pdfGrid
+	for i := range parent {
+		r := pdfRoot(parent, i)
+		g := groups[r]
+		if g == nil {
+			g = &pdfGrid{}
+			groups[r] = g
+			grids = append(grids, g)
+		}
+		if i < len(hs) {
+			g.hs = append(g.hs, hs[i])
+			g.ys = append(g.ys, hs[i].y0)
+		} else {
+			g.vs = append(g.vs, vs[i-len(hs)])
+			g.xs = append(g.xs, vs[i-len(hs)].x0)
+		}
+	}
+	var out []pdfGrid
+	for _, g := range grids {
+		g.xs, g.ys = pdfDistinct(g.xs), pdfDistinct(g.ys)
+		nx, ny := len(g.xs), len(g.ys)
+		if nx >= 2 && ny >= 2 && (nx >= 3 || ny >= 3) && nx <= 60 && ny <= 400 {
+			out = append(out, *g)
+		}
+	}
+	return out
+}
+
+// pdfRoot returns the representative of i, shortening the way to it.
+func pdfRoot(parent []int, i int) int {
+	for parent[i] != i {
+		parent[i] = parent[parent[i]]
+		i = parent[i]
+	}
+	return i
+}
+
+// pdfDistinct returns v in order without values that are nearly the same.
+func pdfDistinct(v []float64) []float64 {
+	slices.Sort(v)
+	var out []float64
+	for _, x := range v {
+		if len(out) == 0 || x-out[len(out)-1] > pdfJoint {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// table returns the table that the grid is, nil if it is none.
+func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
+	box := pdfBox{g.xs[0], g.ys[0], g.xs[len(g.xs)-1], g.ys[len(g.ys)-1]}
+	nr, nc := len(g.ys)-1, len(g.xs)-1
+	// Cells that no ruling parts are one.
+	parent := make([]int, nr*nc)
+	for i := range parent {
+		parent[i] = i
+	}
+	for r := range nr {
+		for c := range nc {
+			if c+1 < nc && !g.parted(g.vs, true, g.xs[c+1], (g.ys[r]+g.ys[r+1])/2) {
+				parent[pdfRoot(parent, r*nc+c+1)] = pdfRoot(parent, r*nc+c)
+			}
+			if r+1 < nr && !g.parted(g.hs, false, g.ys[r+1], (g.xs[c]+g.xs[c+1])/2) {
+				parent[pdfRoot(parent, (r+1)*nc+c)] = pdfRoot(parent, r*nc+c)
+			}
+		}
+	}
+	cells := map[int][]pdfWord{}
+	for _, w := range p.words {
+		if w.aside || !box.holds(w.pdfBox) {
+			continue
+		}
+		r := min(max(sort.SearchFloat64s(g.ys, w.cy())-1, 0), nr-1)
+		c := min(max(sort.SearchFloat64s(g.xs, w.cx())-1, 0), nc-1)
+		root := pdfRoot(parent, r*nc+c)
+		cells[root] = append(cells[root], w)
+	}
+	if len(cells) < 2 {
+		return nil
+	}
+	texts := map[int]string{}
+	bold := map[int]bool{}
+	for k, words := range cells {
+		lines := pdfLines(words)
+		beside := 0
+		for i := 1; i < len(lines); i++ {
+			if lines[i].sameRow(lines[i-1].pdfBox) {
+				beside++
+			}
+		}
+		texts[k] = voc.joinLines(lines)
+		bold[k] = pdfAllBold(lines)
+		// The frame of a page or picture, or a table with some of its cells
+		// drawn: not for rulings to say.
+		if beside >= 3 || len(texts[k]) > 2500 {
+			return nil
+		}
+	}
+	t := &pdfBlock{pdfBox: box, page: p, kind: rag.Table}
+	for r := range nr {
+		row := make([]string, nc)
+		rowBold := true
+		for c := range nc {
+			k := pdfRoot(parent, r*nc+c)
+			row[c] = texts[k]
+			if texts[k] != "" && !bold[k] {
+				rowBold = false
+			}
+			delete(texts, k) // a merged cell's text stands in its first place
+		}
+		t.rows = append(t.rows, row)
+		t.boldRows = append(t.boldRows, rowBold)
+	}
+	t.prune()
+	if len(t.rows) == 0 || len(t.rows[0]) < 2 {
+		return nil
+	}
+	t.findHeader()
+	return t
+}
+
+// parted reports whether one of the rulings segs lies at the given place.
+func (g pdfGrid) parted(segs []pdfSeg, vertical bool, at, along float64) bool {
+	for _, s := range segs {
+		if vertical && math.Abs(s.x0-at) < pdfJoint && s.y0 <= along && s.y1 >= along ||
+			!vertical && math.Abs(s.y0-at) < pdfJoint && s.x0 <= along && s.x1 >= along {
+			return true
+		}
+	}
+	return false
+}
+
+// prune removes rows and columns without text.
+func (t *pdfBlock) prune() {
+	var rows [][]string
+	var bold []bool
+	for i, r := range t.rows {
+		if strings.Join(r, "") != "" {
+			rows = append(rows, r)
+			bold = append(bold, t.boldRows[i])
+		}
+	}
+	t.rows, t.boldRows = rows, bold
+	if len(rows) == 0 {
+		return
+	}
+	for c := len(rows[0]) - 1; c >= 0; c-- {
+		if !slices.ContainsFunc(rows, func(r []string) bool { return r[c] != "" }) {
+			for i := range rows {
+				rows[i] = slices.Delete(rows[i], c, c+1)
+			}
+		}
+	}
+}
+
+// findHeader counts the header rows of a table: its bold rows, if what
+// follows is not, otherwise a first row of words over rows with numbers.
+func (t *pdfBlock) findHeader() {
+	n := 0
+	for n < len(t.rows) && t.boldRows[n] {
+		n++
+	}
+	if n > 0 && n < len(t.rows) && n <= 4 {
+		t.header = n
+		return
+	}
+	if len(t.rows) < 2 || slices.ContainsFunc(t.rows[0], pdfNumeric) {
+		return
+	}
+	for c := range t.rows[0] {
+		numbers, filled := 0, 0
+		for _, r := range t.rows[1:] {
+			if r[c] != "" {
+				filled++
+				if pdfNumeric(r[c]) {
+					numbers++
+				}
+			}
+		}
+		if filled > 0 && numbers*3 >= filled*2 {
+			t.header = 1
+			return
+		}
+	}
+}
+
+// pdfNumeric reports whether a cell holds a number: more digits than letters.
+func pdfNumeric(s string) bool {
+	digits, letters := 0, 0
+	for _, r := range s {
+		switch {
+		case unicode.IsDigit(r):
+			digits++
+		case unicode.IsLetter(r):
+			letters++
+		}
+	}
+	return digits > letters
+}
+
+func pdfAllBold(lines []pdfLine) bool {
+	return len(lines) > 0 && !slices.ContainsFunc(lines, func(l pdfLine) bool { return !l.bold })
+}
+
+// pdfOpenTables finds the tables that no rulings draw: rows of aligned
+// pieces. It returns them and the lines that are in none.
+func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBlock, rest []pdfLine) {
+	type row struct {
+		pdfBox
+		pieces []int
+	}
+	order := make([]int, len(lines))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lines[a].cy(), lines[b].cy()) })
+	var rows []row
+	for _, i := range order {
+		l := lines[i]
+		if n := len(rows); n > 0 && rows[n-1].sameRow(l.pdfBox) {
+			rows[n-1].pieces = append(rows[n-1].pieces, i)
+			rows[n-1].pdfBox = rows[n-1].union(l.pdfBox)
+			continue
+		}
+		rows = append(rows, row{l.pdfBox, []int{i}})
+	}
+	used := make([]bool, len(lines))
+	for s := 0; s < len(rows); s++ {
+		if len(rows[s].pieces) < 2 {
+			continue
+		}
+		e, multi := s, 0
+		for ; e < len(rows); e++ {
+			if e > s && rows[e].y0-rows[e-1].y1 > 2.2*body {
+				break
+			}
+			if len(rows[e].pieces) >= 2 {
+				multi++
+				continue
+			}
+			// A row of one piece goes along if it is short and the table
+			// goes on below it.
+			if e+1 >= len(rows) || len(rows[e+1].pieces) < 2 || rows[e].y0-rows[e-1].y1 > 1.2*body ||
+				lines[rows[e].pieces[0]].w() > 0.6*rows[s].w() {
+				break
+			}
+		}
+		for e > s && len(rows[e-1].pieces) < 2 {
+			e--
+		}
+		if multi < 3 {
+			s = max(s, e-1)
+			continue
+		}
+		var pieces []pdfBox
+		chars := 0
+		for _, r := range rows[s:e] {
+			for _, k := range r.pieces {
+				pieces = append(pieces, lines[k].pdfBox)
+				chars += len(lines[k].text())
+			}
+		}
+		cols := pdfColumns(pieces, 0.2*body)
+		mean := chars / len(pieces)
+		// Prose in columns is no table.
+		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 {
+			s = e - 1
+			continue
+		}
+		t := &pdfBlock{pdfBox: rows[s].pdfBox, page: p, kind: rag.Table}
+		for _, r := range rows[s:e] {
+			cells := make([]string, len(cols))
+			bold := true
+			for _, k := range r.pieces {
+				c := 0
+				for i, col := range cols {
+					if lines[k].cx() >= col[0] {
+						c = i
+					}
+				}
+				cells[c] = strings.TrimSpace(cells[c] + " " + lines[k].text())
+				bold = bold && lines[k].bold
+				used[k] = true
+			}
+			t.rows = append(t.rows, cells)
+			t.boldRows = append(t.boldRows, bold)
+			t.pdfBox = t.union(r.pdfBox)
+		}
+		t.findHeader()
+		tables = append(tables, t)
+		s = e - 1
+	}
+	for i, l := range lines {
+		if !used[i] {
+			rest = append(rest, l)
+		}
+	}
+	return tables, rest
+}
+
+// pdfColumns returns the spans from left to right that boxes cover, with gaps
+// of more than gap between them.
+func pdfColumns(boxes []pdfBox, gap float64) [][2]float64 {
+	s := slices.Clone(boxes)
+	slices.SortFunc(s, func(a, b pdfBox) int { return cmp.Compare(a.x0, b.x0) })
+	var cols [][2]float64
+	for _, b := range s {
+		if n := len(cols); n > 0 && b.x0 < cols[n-1][1]+gap {
+			cols[n-1][1] = max(cols[n-1][1], b.x1)
+		} else {
+			cols = append(cols, [2]float64{b.x0, b.x1})
+		}
+	}
+	return cols
+}
