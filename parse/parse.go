@@ -3,6 +3,7 @@
 package parse
 
 import (
+	"cmp"
 	"context"
 	"io"
 
@@ -12,10 +13,11 @@ import (
 // An Input is a file on local disk.
 type Input struct {
 	io.ReaderAt
-	Path     string // of the file; its extension means nothing
+	Path     string // of the file, for messages: a child of a Pool may not open it
 	Name     string // as the person named it; its extension is a hint
 	Size     int64  // bytes
 	MIME     string // sniffed, without parameters
+	CacheDir string // where a parser may keep what outlives the process; may be empty
 	Progress func(unit string, done, total int64)
 }
 
@@ -41,4 +43,34 @@ type Format struct {
 	MIME       []string // the first is canonical
 	Extensions []string // hints, lower case, without the dot
 	Parser
+}
+
+// Parse finds the format of in by its content, unless in.MIME says it, and
+// parses it in this process. Files that strangers sent belong in a [Pool].
+//
+// An empty file is an empty document. A file in a format that is not in
+// [Formats] gives an [rag.Error] with code "unsupported_format", or
+// "password_required" if it is encrypted.
+func Parse(ctx context.Context, in *Input) (*rag.Document, error) {
+	if in.MIME == "" {
+		in.MIME = Sniff(in, in.Size, in.Name)
+	}
+	f, ok := Find(in.MIME)
+	if in.Size == 0 {
+		return &rag.Document{Format: cmp.Or(f.Name, "txt")}, nil
+	}
+	if !ok {
+		return nil, unsupported(in.MIME, in.Name)
+	}
+	return f.Parse(ctx, in)
+}
+
+// read returns all of in.
+func (in *Input) read() ([]byte, error) {
+	b := make([]byte, in.Size)
+	n, err := in.ReadAt(b, 0)
+	if err == io.EOF {
+		err = nil // and a file that shrank since is read as far as it goes
+	}
+	return b[:n], err
 }

@@ -1,27 +1,265 @@
 package parse
 
 import (
+	"archive/zip"
+	"bytes"
+	"encoding/binary"
 	"io"
-	"path/filepath"
+	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/gabriel-vasile/mimetype"
 )
 
-// Sniff returns the MIME type of a file, without parameters.
+// MIME types that this file gives and nobody else defines.
+const (
+	mimeUnknown   = "application/octet-stream"
+	mimeEncrypted = "application/x-encrypted-office" // an OOXML file behind a password
+)
+
+// Find returns the format that reads files of the given MIME type.
+func Find(mime string) (Format, bool) {
+	for _, f := range Formats() {
+		if slices.Contains(f.MIME, mime) {
+			return f, true
+		}
+	}
+	return Format{}, false
+}
+
+// Sniff returns the MIME type of a file, without parameters, by its content.
+// The extension of name decides only between readings that the content
+// allows: Markdown is text, and so is a table. Content that nobody knows is
+// "application/octet-stream". It reads a bounded part of the file.
 func Sniff(r io.ReaderAt, size int64, name string) string {
-	head := make([]byte, min(size, 3072))
-	n, _ := r.ReadAt(head, 0)
-	m := mimetype.Detect(head[:n]).String()
-	m, _, _ = strings.Cut(m, ";")
-	if m == "application/zip" {
-		for _, f := range Formats() {
-			for _, e := range f.Extensions {
-				if strings.EqualFold(filepath.Ext(name), "."+e) {
-					return f.MIME[0]
+	ext := strings.ToLower(strings.TrimPrefix(path.Ext(name), "."))
+	if size == 0 {
+		return mimeOf(ext)
+	}
+	head := readAt(r, 0, min(size, 4<<10))
+	m := mimetype.Detect(head)
+	mime, _, _ := strings.Cut(m.String(), ";")
+	switch {
+	case bytes.HasPrefix(head, []byte("PK\x03\x04")) || bytes.HasPrefix(head, []byte("PK\x05\x06")):
+		return sniffZip(r, size, ext, mime)
+	case bytes.HasPrefix(head, []byte("\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1")):
+		return sniffOLE(r, head, mime)
+	case mime == "application/vnd.fdf":
+		return mime
+	case pdfHeader(head) && (mime == mimeUnknown || mime == "text/plain"):
+		return "application/pdf"
+	case mime == mimeUnknown && !looksLikeText(head, isTextExtension(ext)):
+		return mime
+	}
+	return sniffText(head, ext, mime)
+}
+
+// readAt returns n bytes at off, or what there is of them.
+func readAt(r io.ReaderAt, off, n int64) []byte {
+	b := make([]byte, n)
+	k, _ := r.ReadAt(b, off) // whoever parses the file meets the error again
+	return b[:k]
+}
+
+// pdfHeader reports whether a PDF begins in head. Readers accept rubbish of up
+// to 1,024 bytes before it.
+func pdfHeader(head []byte) bool {
+	return bytes.Contains(head[:min(len(head), 1024+5)], []byte("%PDF-"))
+}
+
+// The main parts of the packages that Office writes, by what their content
+// type contains. Order matters: the first that is found wins.
+var packages = []struct{ contentType, folder, mime string }{
+	{"wordprocessingml.", "word/", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
+	{"ms-word.", "", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
+	{"presentationml.", "ppt/", "application/vnd.openxmlformats-officedocument.presentationml.presentation"},
+	{"ms-powerpoint.", "", "application/vnd.openxmlformats-officedocument.presentationml.presentation"},
+	{"spreadsheetml.", "xl/", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"},
+	{"ms-excel.", "", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"},
+	{"ms-visio.", "visio/", "application/vnd.ms-visio.drawing.main+xml"},
+}
+
+var mainPart = regexp.MustCompile(`ContentType="application/vnd\.(?:openxmlformats-officedocument\.|)((?:wordprocessingml|presentationml|spreadsheetml|ms-word|ms-powerpoint|ms-excel|ms-visio)\.)[a-zA-Z.]*(?:main|slideshow)[a-zA-Z+.]*"`)
+
+// sniffZip looks into a zip file. Its directory is trusted only up to 8 MB,
+// for each entry costs several times its size in memory.
+func sniffZip(r io.ReaderAt, size int64, ext, mime string) string {
+	if n, ok := zipDirectory(r, size); ok && n <= 8<<20 {
+		if z, err := zip.NewReader(r, size); err == nil {
+			if m := zipContent(z); m != "" {
+				return m
+			}
+			// Whatever the first bytes looked like, nothing in it says so.
+			if mime == "application/java-archive" || mime == "application/vnd.android.package-archive" {
+				return mime
+			}
+			return "application/zip"
+		}
+	}
+	// Damaged. Its parser says so better than we can.
+	if mime == "application/zip" || mime == "application/java-archive" {
+		if m := mimeOf(ext); strings.Contains(m, "officedocument") || strings.Contains(m, "opendocument") || m == "application/epub+zip" {
+			return m
+		}
+	}
+	return mime
+}
+
+// zipDirectory returns the size of a zip's central directory.
+func zipDirectory(r io.ReaderAt, size int64) (int64, bool) {
+	n := min(size, 22+1<<16)
+	b := readAt(r, size-n, n)
+	i := bytes.LastIndex(b, []byte("PK\x05\x06"))
+	if i < 0 || len(b)-i < 22 {
+		return 0, false
+	}
+	return min(int64(binary.LittleEndian.Uint32(b[i+12:])), size), true
+}
+
+func zipContent(z *zip.Reader) string {
+	find := func(name string) *zip.File {
+		i := slices.IndexFunc(z.File, func(f *zip.File) bool { return strings.EqualFold(f.Name, name) })
+		if i < 0 {
+			return nil
+		}
+		return z.File[i]
+	}
+	// OpenDocument and EPUB say what they are in an entry of that name.
+	if b := zipEntry(find("mimetype"), 256); len(b) > 0 {
+		m := strings.TrimSpace(string(b))
+		if strings.HasPrefix(m, "application/vnd.oasis.opendocument.") || m == "application/epub+zip" {
+			return m
+		}
+	}
+	if b := zipEntry(find("[Content_Types].xml"), 1<<20); len(b) > 0 {
+		if m := mainPart.FindSubmatch(b); m != nil {
+			for _, p := range packages {
+				if p.contentType == string(m[1]) {
+					return p.mime
 				}
 			}
 		}
+		for _, p := range packages {
+			if p.folder != "" && slices.ContainsFunc(z.File, func(f *zip.File) bool { return strings.HasPrefix(f.Name, p.folder) }) {
+				return p.mime
+			}
+		}
 	}
-	return m
+	return ""
+}
+
+// zipEntry returns at most limit bytes of an entry, which may be nil.
+func zipEntry(f *zip.File, limit int64) []byte {
+	if f == nil {
+		return nil
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	b, _ := io.ReadAll(io.LimitReader(r, limit)) // damaged: what there is
+	return b
+}
+
+// sniffOLE looks at the names of the streams in a compound file. They are in
+// the directory, whose place the header gives.
+func sniffOLE(r io.ReaderAt, head []byte, mime string) string {
+	if len(head) < 512 {
+		return mime
+	}
+	sector := int64(1) << min(binary.LittleEndian.Uint16(head[30:]), 16)
+	first := int64(binary.LittleEndian.Uint32(head[48:]))
+	names := append(readAt(r, (first+1)*sector, 4<<10), readAt(r, 0, 256<<10)...)
+	has := func(name string) bool {
+		var u []byte
+		for _, c := range []byte(name) {
+			u = append(u, c, 0)
+		}
+		return bytes.Contains(names, u)
+	}
+	switch {
+	case has("EncryptedPackage"):
+		return mimeEncrypted
+	case mime != "application/x-ole-storage":
+		return mime
+	case has("WordDocument"):
+		return "application/msword"
+	case has("PowerPoint Document"):
+		return "application/vnd.ms-powerpoint"
+	case has("Workbook"):
+		return "application/vnd.ms-excel"
+	case has("__substg1.0_"):
+		return "application/vnd.ms-outlook"
+	}
+	return mime
+}
+
+// looksLikeText reports whether b may be text that mimetype does not know as
+// such: UTF-16 or UTF-32, or, if lenient, text with a few stray control
+// characters.
+func looksLikeText(b []byte, lenient bool) bool {
+	if guessWide(b) != nil {
+		return true
+	}
+	if !lenient {
+		return false
+	}
+	control := 0
+	for _, c := range b {
+		if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f' && c != 0x1B {
+			control++
+		}
+	}
+	return control*100 <= len(b)
+}
+
+var (
+	htmlStart = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
+	htmlTag   = regexp.MustCompile(`(?i)<(?:html|head|body|title|meta|div|p|table|script|h1)\b[^>]*>`)
+	mdHeading = regexp.MustCompile(`(?m)^#{1,6} \S`)
+	mdOther   = regexp.MustCompile("(?m)^(?:```|~~~|[-*+] \\S|> |\\|? ?:?-{3,}:? ?\\|)|\\]\\([^)\\s]+\\)|\\*\\*\\S")
+)
+
+// sniffText decides between the kinds of text, where ext is a hint.
+func sniffText(head []byte, ext, mime string) string {
+	text := head
+	if e := guessWide(head); e != nil {
+		if b, err := e.NewDecoder().Bytes(head[:len(head)/4*4]); err == nil {
+			text = b
+		}
+		// What mimetype said was about the bytes, not the text.
+		mime, _, _ = strings.Cut(mimetype.Detect(text).String(), ";")
+	}
+	text = bytes.TrimPrefix(text, []byte("\uFEFF"))
+	hint := mimeOf(ext)
+	switch {
+	case htmlStart.Match(text):
+		return "text/html"
+	case hint == "text/markdown":
+		// Markdown may begin with HTML, JSON or anything else.
+		return hint
+	case mime == "text/html" || mime == "application/xhtml+xml":
+		return "text/html"
+	case hint == "text/html" && htmlTag.Match(text) && !strings.HasPrefix(mime, "image/"):
+		return "text/html"
+	case mime == "text/csv" || mime == "text/tab-separated-values" || mime == "text/plain" || mime == mimeUnknown:
+		switch {
+		case hint == "text/csv" || hint == "text/tab-separated-values" || hint == "text/plain" && ext != "":
+			return hint
+		case strings.HasPrefix(mime, "text/") && mime != "text/plain":
+			return mime
+		case mdHeading.Match(text) && mdOther.Match(text):
+			return "text/markdown"
+		}
+		return "text/plain"
+	}
+	return mime
+}
+
+func isTextExtension(ext string) bool {
+	m := mimeOf(ext)
+	return strings.HasPrefix(m, "text/")
 }

@@ -1,0 +1,169 @@
+package parse
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"ragprocessor/rag"
+)
+
+// exitMemory is the exit code of a child that found itself above its memory
+// limit, on systems where the parent cannot see it from outside.
+const exitMemory = 86
+
+// ChildMain is the main function of a [Pool]'s child. It locks the process in,
+// serves files until stdin ends, and returns the exit code. Call it first
+// thing in main, with os.Stdin and os.Stdout: it takes them over, and what
+// other code prints goes to standard error from then on.
+func ChildMain(stdin, stdout *os.File) int {
+	return childMain(stdin, stdout, Parse)
+}
+
+// childMain is ChildMain with another parser, for tests.
+func childMain(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Document, error)) int {
+	if err := serve(stdin, stdout, parse); err != nil {
+		fmt.Fprintln(os.Stderr, "parse child:", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Document, error)) error {
+	in, err := openLink(stdin)
+	if err != nil {
+		return fmt.Errorf("open requests: %w", err)
+	}
+	out, err := divertStdout(stdout)
+	if err != nil {
+		return fmt.Errorf("divert standard output: %w", err)
+	}
+	w := &frameWriter{w: out}
+
+	var s setup
+	if err := in.expect(frameSetup, &s, nil); err != nil {
+		return err
+	}
+	isolation, err := confine(s)
+	if err != nil {
+		return err
+	}
+	if err := w.write(frameHello, hello{Isolation: isolation}); err != nil {
+		return err
+	}
+
+	// The parse runs beside the loop, which goes on reading: when stdin ends
+	// the parent is gone, and this process must not outlive it.
+	done := make(chan error, 1)
+	for busy := false; ; busy = true {
+		var req request
+		var f *os.File
+		if err := in.expect(frameRequest, &req, &f); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if busy {
+			if err := <-done; err != nil {
+				return err
+			}
+		}
+		go func() { done <- w.answer(req, f, s.CacheDir, parse) }()
+	}
+}
+
+// answer parses one file and writes the result.
+func (w *frameWriter) answer(req request, f *os.File, cacheDir string, parse func(context.Context, *Input) (*rag.Document, error)) error {
+	if f == nil {
+		var err error
+		if f, err = os.Open(req.Path); err != nil {
+			return w.write(frameError, problemOf(err))
+		}
+	}
+	defer f.Close()
+	in := &Input{
+		ReaderAt: f, Path: req.Path, Name: req.Name, Size: req.Size,
+		CacheDir: cacheDir, Progress: w.progress(),
+	}
+	doc, err := guard(in, parse)
+	if err != nil {
+		return w.write(frameError, problemOf(err))
+	}
+	err = w.write(frameDocument, doc)
+	if errors.Is(err, errTooLarge) {
+		return w.write(frameError, problemOf(err))
+	}
+	return err
+}
+
+// guard parses and turns a panic into an error.
+func guard(in *Input, parse func(context.Context, *Input) (*rag.Document, error)) (doc *rag.Document, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &rag.Error{
+				Code: "parse_crash", Fault: rag.FaultSystem,
+				Reason: "The parser crashed while it read the file",
+				Action: "Retry; if it crashes again, send the file to the operator, whose log has the cause",
+				Err:    fmt.Errorf("panic: %v\n%s", r, debug.Stack()),
+			}
+		}
+	}()
+	// There is nothing to cancel: a parent that gives up kills this process.
+	return parse(context.Background(), in)
+}
+
+// A frameWriter writes whole frames; it may be used by several goroutines.
+type frameWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (w *frameWriter) write(kind byte, payload any) error {
+	b, err := encodeFrame(kind, payload)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err = w.w.Write(b)
+	return err
+}
+
+// progress returns an [Input.Progress] that reports at most ten times a
+// second, except that an end is always reported.
+func (w *frameWriter) progress() func(string, int64, int64) {
+	var mu sync.Mutex
+	var last time.Time
+	return func(unit string, done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(last) < 100*time.Millisecond && done != total {
+			return
+		}
+		last = time.Now()
+		// If the parent is gone, the loop of serve ends this process.
+		_ = w.write(frameProgress, progress{unit, done, total})
+	}
+}
+
+// expect reads one frame of the given kind into v, and the file beside it if
+// there is one.
+func (l *link) expect(kind byte, v any, f **os.File) error {
+	k, payload, file, err := l.receive()
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		*f = file
+	}
+	if k != kind {
+		return fmt.Errorf("frame of kind %d instead of %d", k, kind)
+	}
+	return json.Unmarshal(payload, v)
+}
