@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -23,10 +22,6 @@ import (
 	"ragprocessor/rag"
 )
 
-// pdfCacheEnv names the environment variable that holds the directory for
-// compiled WebAssembly when [pdfParser.CacheDir] is empty.
-const pdfCacheEnv = "RAG_PARSE_CACHE"
-
 // The limits within which a PDF is read. What lies beyond them is told in the
 // document's warnings.
 const (
@@ -43,35 +38,27 @@ const (
 // safe for concurrent use.
 //
 // The first file pays for the compilation of the module: about 6 CPU-seconds,
-// or 0.1 with a warm cache directory.
+// or 0.1 if [Input.CacheDir] holds it already. Later files share it, so that a
+// process should make one pdfParser and keep it.
 type pdfParser struct {
-	// CacheDir is a directory where compiled WebAssembly is kept between
-	// processes. If it is empty, the environment variable RAG_PARSE_CACHE
-	// names it; if that is empty too, every process compiles anew.
-	CacheDir string
-
 	mu   sync.Mutex
 	pool pdfium.Pool
 }
 
 // instance returns a fresh instance of the module, compiling it first if no
-// file has been read yet.
-func (p *pdfParser) instance(ctx context.Context) (pdfium.Pdfium, error) {
+// file has been read yet. The compiled code is kept in cacheDir, if not empty.
+func (p *pdfParser) instance(ctx context.Context, cacheDir string) (pdfium.Pdfium, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pool == nil {
-		dir := p.CacheDir
-		if dir == "" {
-			dir = os.Getenv(pdfCacheEnv)
-		}
 		// WithCloseOnContextDone would make each call 2.7 times slower: a
 		// file that takes too long is ended by killing the process.
 		config := wazero.NewRuntimeConfig().
 			WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesExceptionHandling).
 			WithMemoryLimitPages(pdfMemoryPages)
-		if dir != "" {
+		if cacheDir != "" {
 			// An unusable cache costs time, not correctness.
-			if cache, err := wazero.NewCompilationCacheWithDir(dir); err == nil {
+			if cache, err := wazero.NewCompilationCacheWithDir(cacheDir); err == nil {
 				config = config.WithCompilationCache(cache)
 			}
 		}
@@ -165,7 +152,7 @@ type pdfSession struct {
 }
 
 func (s *pdfSession) open(ctx context.Context) error {
-	lib, err := s.parser.instance(ctx)
+	lib, err := s.parser.instance(ctx, s.in.CacheDir)
 	if err != nil {
 		return err
 	}

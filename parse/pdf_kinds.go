@@ -45,14 +45,11 @@ func (l *pdfLayout) classify(blocks []*pdfBlock) {
 		if b.kind == rag.Paragraph && !b.tagged {
 			continue
 		}
-		var before, after *pdfBlock
-		if i > 0 {
-			before = blocks[i-1]
-		}
+		var after *pdfBlock
 		if i+1 < len(blocks) {
 			after = blocks[i+1]
 		}
-		b.kind = l.kindOf(b, before, after)
+		b.kind = l.kindOf(b, after)
 		switch b.kind {
 		case rag.Code:
 			texts := make([]string, len(b.lines))
@@ -70,15 +67,15 @@ func (l *pdfLayout) classify(blocks []*pdfBlock) {
 // refer to it.
 func pdfUnmark(text string) string { return strings.TrimSpace(text[len(pdfBullet.FindString(text)):]) }
 
-// kindOf decides the kind of b by its look.
-func (l *pdfLayout) kindOf(b, before, after *pdfBlock) rag.Kind {
+// kindOf decides the kind of b, which after follows, by its look.
+func (l *pdfLayout) kindOf(b, after *pdfBlock) rag.Kind {
 	if len(b.lines) >= 2 && !slices.ContainsFunc(b.lines, func(l pdfLine) bool { return !l.mono }) {
 		return rag.Code
 	}
 	switch {
 	case pdfCaptioned.MatchString(b.text) && len(b.lines) <= 8:
 		return rag.Caption
-	case l.isHeading(b):
+	case l.isHeading(b, after):
 		return rag.Heading
 	case b.size() < 0.92*l.body && b.y0 > 0.5*b.page.h && pdfNoteMark.MatchString(b.text):
 		return rag.Footnote
@@ -88,8 +85,8 @@ func (l *pdfLayout) kindOf(b, before, after *pdfBlock) rag.Kind {
 	return rag.Paragraph
 }
 
-// isHeading reports whether b looks like a heading.
-func (l *pdfLayout) isHeading(b *pdfBlock) bool {
+// isHeading reports whether b, which after follows, looks like a heading.
+func (l *pdfLayout) isHeading(b, after *pdfBlock) bool {
 	letters := 0
 	for _, r := range b.text {
 		if unicode.IsLetter(r) {
@@ -105,7 +102,16 @@ func (l *pdfLayout) isHeading(b *pdfBlock) bool {
 	if b.size() > 1.12*l.body {
 		return true
 	}
-	return !l.bodyBold && b.lines[0].bold && len(b.lines) <= 2 && len(b.text) < 120 && !strings.ContainsAny(b.text[len(b.text)-1:], ".,:")
+	if len(b.lines) > 2 || len(b.text) >= 120 || strings.ContainsAny(b.text[len(b.text)-1:], ".,:;") {
+		return false
+	}
+	if !l.bodyBold && b.lines[0].bold {
+		return true
+	}
+	// A line of its own in another font than the paragraph that follows.
+	return len(b.lines) == 1 && b.size() >= l.body && b.lines[0].font != l.font && pdfMarker(b.text) == "" &&
+		after != nil && after.page == b.page && len(after.lines) >= 2 && after.lines[0].font == l.font &&
+		after.y0 > b.y0 && math.Abs(after.x0-b.x0) < 3*l.body
 }
 
 // rank gives headings their levels. An outline knows; numbers tell the depth;
@@ -360,10 +366,7 @@ func pdfStreamLines(words []pdfWord) []pdfLine {
 		if i < len(words) && words[i].sameRow(words[i-1].pdfBox) {
 			continue
 		}
-		row := slices.Clone(words[start:i])
-		line := pdfNewLine(row)
-		line.words = row
-		lines = append(lines, line)
+		lines = append(lines, pdfNewLine(slices.Clone(words[start:i])))
 		start = i
 	}
 	return lines

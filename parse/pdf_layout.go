@@ -39,6 +39,7 @@ type pdfLayout struct {
 
 	body     float64 // font size of most text
 	bodyBold bool    // most text is bold
+	font     string  // of most text
 	voc      pdfVocabulary
 	titles   map[string]int // level of each title of the outline
 }
@@ -87,9 +88,11 @@ func (l *pdfLayout) elements() []rag.Element {
 // survey finds out what the body text looks like.
 func (l *pdfLayout) survey() {
 	sizes := map[float64]int{}
+	fonts := map[string]int{}
 	bold, all := 0, 0
 	for _, p := range l.pages {
 		for _, w := range p.words {
+			fonts[w.font] += len(w.text)
 			sizes[math.Round(w.size*2)/2] += len(w.text)
 			all += len(w.text)
 			if w.bold {
@@ -101,6 +104,7 @@ func (l *pdfLayout) survey() {
 		l.body = 10
 	}
 	l.bodyBold = bold*2 > all
+	l.font = pdfMostly(fonts)
 	l.voc = pdfVocabulary{}
 	l.titles = map[string]int{}
 	for _, o := range l.outline {
@@ -211,9 +215,6 @@ func (l *pdfLayout) arrange(p *pdfPage, lines []pdfLine) []*pdfBlock {
 			case len(line.words):
 				rest = append(rest, line)
 			default:
-				if line.rtl {
-					slices.SortStableFunc(words, func(a, b pdfWord) int { return cmp.Compare(a.x0, b.x0) })
-				}
 				rest = append(rest, pdfNewLine(words))
 			}
 		}

@@ -3,6 +3,7 @@ package parse
 import (
 	"cmp"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -15,6 +16,7 @@ type pdfLine struct {
 	pdfBox
 	words []pdfWord
 	size  float64   // of most of its characters
+	font  string    // of its first word
 	bold  bool      // most of it
 	mono  bool      // most of it
 	rtl   bool      // most of it
@@ -58,27 +60,40 @@ func pdfLines(words []pdfWord) []pdfLine {
 // pdfCutRow cuts a row of words at wide gaps.
 func pdfCutRow(row []pdfWord) []pdfLine {
 	slices.SortStableFunc(row, func(a, b pdfWord) int { return cmp.Compare(a.x0, b.x0) })
-	var lines []pdfLine
-	start := 0
-	for i := 1; i <= len(row); i++ {
-		if i < len(row) {
-			a, b := row[i-1], row[i]
-			if b.x0-a.x1 <= 1.15*max(a.size, b.size, 4) {
-				continue
-			}
+	cuts := []int{0}
+	for i := 1; i < len(row); i++ {
+		a, b := row[i-1], row[i]
+		if b.x0-a.x1 > 1.15*max(a.size, b.size, 4) {
+			cuts = append(cuts, i)
 		}
-		lines = append(lines, pdfNewLine(row[start:i]))
-		start = i
+	}
+	// The number of a heading and the bullet of a list item stay with what
+	// they number.
+	if len(cuts) == 2 && cuts[1] == 1 && len(row) > 1 {
+		a, b := row[0], row[1]
+		first, _ := utf8.DecodeRuneInString(b.text)
+		if b.x0-a.x1 < 3.5*a.size && unicode.IsLetter(first) && pdfLabel.MatchString(a.text) && math.Abs(a.size-b.size) < 1 && a.bold == b.bold {
+			cuts = cuts[:1]
+		}
+	}
+	var lines []pdfLine
+	for i, from := range cuts {
+		to := len(row)
+		if i+1 < len(cuts) {
+			to = cuts[i+1]
+		}
+		lines = append(lines, pdfNewLine(slices.Clone(row[from:to])))
 	}
 	return lines
 }
 
-// pdfNewLine makes a line of words that are in order from left to right. If
-// they are of a script that runs the other way, it takes the order in which
-// they came, which is that of reading: sorted by place, the numbers and
-// foreign words among them would come out of order.
+// pdfLabel matches a bullet, the number of a list item and that of a heading.
+var pdfLabel = regexp.MustCompile(`^(?:[•◦▪■●○–‣·∙❖➢►\x{f0b7}\x{f0a7}*-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|\d{1,2}(?:\.\d{1,2}){1,4}\.?)$`)
+
+// pdfNewLine makes a line of words, which it keeps, in their order. Only if
+// they are of a script that runs from right to left it sorts them.
 func pdfNewLine(words []pdfWord) pdfLine {
-	l := pdfLine{words: slices.Clone(words), pdfBox: words[0].pdfBox}
+	l := pdfLine{words: words, pdfBox: words[0].pdfBox}
 	sizes := map[float64]int{}
 	bold, mono, all, letters, rtl := 0, 0, 0, 0, 0
 	for _, w := range words {
@@ -102,18 +117,55 @@ func pdfNewLine(words []pdfWord) pdfLine {
 		}
 	}
 	l.size = pdfMostly(sizes)
+	l.font = words[0].font
 	l.bold = bold*10 > all*8
 	l.mono = mono*10 > all*8
 	if l.rtl = rtl*2 > letters; l.rtl {
-		slices.SortStableFunc(l.words, func(a, b pdfWord) int { return cmp.Compare(a.order, b.order) })
+		pdfReadRTL(l.words)
 	}
 	return l
 }
 
+// pdfReadRTL brings the words of a line into the order of reading from right
+// to left, whether the file has them in that order or in that of their places.
+// Words of other scripts among them run from left to right, as do the numbers
+// between two of those.
+func pdfReadRTL(words []pdfWord) {
+	slices.SortStableFunc(words, func(a, b pdfWord) int { return cmp.Compare(b.x1, a.x1) })
+	foreign := func(w pdfWord) (letters, ok bool) {
+		for _, r := range w.text {
+			if unicode.IsLetter(r) {
+				if letters = true; pdfRTL(r) {
+					return true, false
+				}
+			}
+		}
+		return letters, true
+	}
+	for i := 0; i < len(words); i++ {
+		if letters, ok := foreign(words[i]); !letters || !ok {
+			continue
+		}
+		end := i
+		for k := i + 1; k < len(words); k++ {
+			letters, ok := foreign(words[k])
+			if !ok {
+				break
+			}
+			if letters {
+				end = k
+			}
+		}
+		slices.Reverse(words[i : end+1])
+		i = end
+	}
+}
+
 // pdfMostly returns the key with the greatest count, and of equal ones the
 // smallest.
-func pdfMostly(counts map[float64]int) float64 {
-	best, most := 0.0, 0
+func pdfMostly[K cmp.Ordered](counts map[K]int) K {
+	var best K
+	most := 0
 	for k, n := range counts {
 		if n > most || n == most && k < best {
 			best, most = k, n
@@ -126,12 +178,20 @@ func pdfMostly(counts map[float64]int) float64 {
 func (l pdfLine) text() string {
 	var b strings.Builder
 	for i, w := range l.words {
-		if i > 0 && !(w.glued && l.words[i-1].order == w.order-1) {
+		if i > 0 && !w.touches(l.words[i-1]) {
 			b.WriteByte(' ')
 		}
 		b.WriteString(w.text)
 	}
 	return b.String()
+}
+
+// touches reports whether no space belongs between w and the word before it.
+func (w pdfWord) touches(before pdfWord) bool {
+	if gap := max(w.x0-before.x1, before.x0-w.x1); gap > 0.15*w.size {
+		return false
+	}
+	return w.glued && before.order == w.order-1 || before.glued && before.order == w.order+1
 }
 
 // A pdfVocabulary holds the words of a document, to know a hyphen of spelling

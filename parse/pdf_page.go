@@ -3,8 +3,10 @@ package parse
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/klippa-app/go-pdfium/enums"
 	"github.com/klippa-app/go-pdfium/references"
@@ -39,6 +41,7 @@ type pdfWord struct {
 	pdfBox
 	text  string
 	size  float64 // of the font as it is shown
+	font  string  // its name
 	order int     // position in the content stream
 	mcid  int     // marked content that it belongs to; pdfNoMark or pdfArtifact
 	bold  bool
@@ -272,6 +275,7 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 	seen := map[place]bool{} // bold by printing twice
 	var b strings.Builder
 	var cur *pdfWord
+	var last pdfChar
 	spaced := true
 	flush := func() {
 		if cur != nil {
@@ -304,9 +308,11 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 			if c.quarter != upright {
 				gap, dy = 0, 0 // PDFium's spaces have to do
 			}
+			turn := pdfTurns(last.r, c.r)
 			if fs := cur.size; gap > 0.28*fs && dy < fs || gap < -1.5*fs || dy > 0.7*fs && gap > -0.2*fs || dy > 1.5*fs ||
-				cur.aside != (c.quarter != upright) {
+				cur.aside != (c.quarter != upright) || turn {
 				flush()
+				spaced = turn
 			}
 		}
 		if cur == nil {
@@ -319,12 +325,34 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 		} else {
 			cur.pdfBox = cur.union(box)
 		}
-		b.WriteRune(c.r)
+		if s := b.String(); pdfLigature(c, last, s) {
+			// PDFium writes the two letters of this ligature in the wrong order.
+			b.Reset()
+			b.WriteString(s[:len(s)-utf8.RuneLen(last.r)])
+			b.WriteRune(c.r)
+			b.WriteRune(last.r)
+		} else {
+			b.WriteRune(c.r)
+		}
+		last = c
 		p.chars++
 		spaced = false
 	}
 	flush()
 	return nil
+}
+
+// pdfTurns reports whether the letters a and b are written in different
+// directions: the space between them is often lost.
+func pdfTurns(a, b rune) bool {
+	return unicode.IsLetter(a) && unicode.IsLetter(b) && pdfRTL(a) != pdfRTL(b)
+}
+
+// pdfLigature reports whether c and the last character of word are the halves
+// of the Arabic ligature lam-alef, alef first.
+func pdfLigature(c, last pdfChar, word string) bool {
+	return c.r == 'ل' && strings.ContainsRune("اأإآ", last.r) && strings.HasSuffix(word, string(last.r)) &&
+		math.Abs(c.x0-last.x0) < 0.01 && math.Abs(c.x1-last.x1) < 0.01
 }
 
 // font sets what the font of the character at index says of w.
@@ -344,6 +372,7 @@ func (l *pdfLoader) font(w *pdfWord, index int) error {
 		w.bold = weight.FontWeight >= 600
 	}
 	if f, err := l.s.lib.FPDFText_GetFontInfo(&requests.FPDFText_GetFontInfo{TextPage: l.text, Index: index}); err == nil {
+		w.font = f.FontName
 		bold, mono := pdfFontName(f.FontName)
 		w.bold = w.bold || bold || f.Flags&(1<<18) != 0
 		w.mono = mono
@@ -355,15 +384,18 @@ func (l *pdfLoader) font(w *pdfWord, index int) error {
 // its characters have one width.
 func pdfFontName(name string) (bold, mono bool) {
 	n := strings.ToLower(name)
-	for _, s := range []string{"bold", "black", "heavy", "cmbx", "demi", "-medi"} {
+	for _, s := range []string{"bold", "black", "heavy", "demi", "-medi"} {
 		bold = bold || strings.Contains(n, s)
 	}
-	bold = bold || strings.HasSuffix(n, "-bd")
+	bold = bold || strings.HasSuffix(n, "-bd") || pdfTeXBold.MatchString(n)
 	for _, s := range []string{"mono", "courier", "consol", "cmtt", "typewriter"} {
 		mono = mono || strings.Contains(n, s)
 	}
 	return bold, mono
 }
+
+// pdfTeXBold matches the bold fonts of TeX: CMBX10, SFBX1000.
+var pdfTeXBold = regexp.MustCompile(`(?:cm|sf|ec|lm)[a-z]?bx`)
 
 // pdfMaxObjects is how many objects of a page are looked at for rulings.
 const pdfMaxObjects = 6000
