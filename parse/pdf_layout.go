@@ -89,7 +89,7 @@ func (l *pdfLayout) elements() []rag.Element {
 func (l *pdfLayout) survey() {
 	sizes := map[float64]int{}
 	fonts := map[string]int{}
-	bold, all := 0, 0
+	bold, heavy, all := 0, 0, 0
 	for _, p := range l.pages {
 		for _, w := range p.words {
 			fonts[w.font] += len(w.text)
@@ -98,12 +98,22 @@ func (l *pdfLayout) survey() {
 			if w.bold {
 				bold += len(w.text)
 			}
+			if w.heavy {
+				heavy += len(w.text)
+			}
 		}
 	}
 	if l.body = pdfMostly(sizes); l.body == 0 {
 		l.body = 10
 	}
 	l.bodyBold = bold*2 > all
+	if heavy*2 <= all { // otherwise it says nothing
+		for _, p := range l.pages {
+			for i, w := range p.words {
+				p.words[i].bold = w.bold || w.heavy
+			}
+		}
+	}
 	l.font = pdfMostly(fonts)
 	l.voc = pdfVocabulary{}
 	l.titles = map[string]int{}

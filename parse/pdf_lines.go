@@ -25,14 +25,30 @@ type pdfLine struct {
 
 // pdfLines makes lines of words: rows first, which are then cut at wide gaps.
 func pdfLines(words []pdfWord) []pdfLine {
-	byY := slices.Clone(words)
-	slices.SortStableFunc(byY, func(a, b pdfWord) int { return cmp.Compare(a.cy(), b.cy()) })
 	type row struct {
 		pdfBox
 		words []pdfWord
 	}
+	// Words that follow each other in the file on one row are of one row.
+	// Their box is as high as a line, when that of one word may be as low as
+	// a dot, or reach into the next line.
+	var runs []row
+	for _, w := range words {
+		if n := len(runs); n > 0 {
+			r := &runs[n-1]
+			last := r.words[len(r.words)-1]
+			if last.order == w.order-1 && w.sameRow(r.pdfBox) && math.Abs(w.y1-last.y1) < 0.8*w.size &&
+				max(w.x0-last.x1, last.x0-w.x1) < 1.15*w.size {
+				r.words = append(r.words, w)
+				r.pdfBox = r.union(w.pdfBox)
+				continue
+			}
+		}
+		runs = append(runs, row{w.pdfBox, []pdfWord{w}})
+	}
+	slices.SortStableFunc(runs, func(a, b row) int { return cmp.Compare(a.cy(), b.cy()) })
 	var rows []row
-	for _, w := range byY {
+	for _, w := range runs {
 		best, most := -1, 0.5
 		for k := len(rows) - 1; k >= max(0, len(rows)-12); k-- {
 			o := min(w.y1, rows[k].y1) - max(w.y0, rows[k].y0)
@@ -41,11 +57,11 @@ func pdfLines(words []pdfWord) []pdfLine {
 			}
 		}
 		if best < 0 {
-			rows = append(rows, row{w.pdfBox, []pdfWord{w}})
+			rows = append(rows, w)
 			continue
 		}
 		r := &rows[best]
-		r.words = append(r.words, w)
+		r.words = append(r.words, w.words...)
 		if w.h() < 1.6*r.h() {
 			r.pdfBox = r.union(w.pdfBox)
 		}
@@ -63,7 +79,11 @@ func pdfCutRow(row []pdfWord) []pdfLine {
 	cuts := []int{0}
 	for i := 1; i < len(row); i++ {
 		a, b := row[i-1], row[i]
-		if b.x0-a.x1 > 1.15*max(a.size, b.size, 4) {
+		wide := 1.15
+		if b.order != a.order+1 {
+			wide = 0.7
+		}
+		if b.x0-a.x1 > wide*max(a.size, b.size, 4) {
 			cuts = append(cuts, i)
 		}
 	}

@@ -45,6 +45,7 @@ type pdfWord struct {
 	order int     // position in the content stream
 	mcid  int     // marked content that it belongs to; pdfNoMark or pdfArtifact
 	bold  bool
+	heavy bool // the font claims a bold weight; its name does not say
 	mono  bool
 	glued bool // no space between it and the word before it in the stream
 	aside bool // set at another angle than most of the page
@@ -309,7 +310,11 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 				gap, dy = 0, 0 // PDFium's spaces have to do
 			}
 			turn := pdfTurns(last.r, c.r)
-			if fs := cur.size; gap > 0.28*fs && dy < fs || gap < -1.5*fs || dy > 0.7*fs && gap > -0.2*fs || dy > 1.5*fs ||
+			wide := 0.28
+			if unicode.IsDigit(last.r) && unicode.IsDigit(c.r) {
+				wide = 0.6 // the 1 of some fonts leaves much room
+			}
+			if fs := cur.size; gap > wide*fs && dy < fs || gap < -1.5*fs || dy > 0.7*fs && gap > -0.2*fs || dy > 1.5*fs ||
 				cur.aside != (c.quarter != upright) || turn {
 				flush()
 				spaced = turn
@@ -369,13 +374,11 @@ func (l *pdfLoader) font(w *pdfWord, index int) error {
 		w.size = min(max(w.h(), 1), 500)
 	}
 	if weight, err := l.s.lib.FPDFText_GetFontWeight(&requests.FPDFText_GetFontWeight{TextPage: l.text, Index: index}); err == nil {
-		w.bold = weight.FontWeight >= 600
+		w.heavy = weight.FontWeight >= 600
 	}
 	if f, err := l.s.lib.FPDFText_GetFontInfo(&requests.FPDFText_GetFontInfo{TextPage: l.text, Index: index}); err == nil {
 		w.font = f.FontName
-		bold, mono := pdfFontName(f.FontName)
-		w.bold = w.bold || bold || f.Flags&(1<<18) != 0
-		w.mono = mono
+		w.bold, w.mono = pdfFontName(f.FontName)
 	}
 	return nil
 }

@@ -105,12 +105,42 @@ func pdfGrids(hs, vs []pdfSeg) []pdfGrid {
 	var out []pdfGrid
 	for _, g := range grids {
 		g.xs, g.ys = pdfDistinct(g.xs), pdfDistinct(g.ys)
+		g.open()
 		nx, ny := len(g.xs), len(g.ys)
 		if nx >= 2 && ny >= 2 && (nx >= 3 || ny >= 3) && nx <= 60 && ny <= 400 {
 			out = append(out, *g)
 		}
 	}
 	return out
+}
+
+// open adds the outer sides of a table that leaves them undrawn: its rulings
+// reach beyond the last ones that cross them.
+func (g *pdfGrid) open() {
+	const margin = 10
+	if len(g.xs) == 0 || len(g.ys) == 0 {
+		return
+	}
+	left, right := g.xs[0], g.xs[len(g.xs)-1]
+	for _, h := range g.hs {
+		left, right = min(left, h.x0), max(right, h.x1)
+	}
+	top, bottom := g.ys[0], g.ys[len(g.ys)-1]
+	for _, v := range g.vs {
+		top, bottom = min(top, v.y0), max(bottom, v.y1)
+	}
+	if left < g.xs[0]-margin {
+		g.xs = slices.Insert(g.xs, 0, left)
+	}
+	if right > g.xs[len(g.xs)-1]+margin {
+		g.xs = append(g.xs, right)
+	}
+	if top < g.ys[0]-margin {
+		g.ys = slices.Insert(g.ys, 0, top)
+	}
+	if bottom > g.ys[len(g.ys)-1]+margin {
+		g.ys = append(g.ys, bottom)
+	}
 }
 
 // pdfRoot returns the representative of i, shortening the way to it.
@@ -166,38 +196,34 @@ func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
 	if len(cells) < 2 {
 		return nil
 	}
-	texts := map[int]string{}
-	bold := map[int]bool{}
+	lines := map[int][]pdfLine{}
 	for k, words := range cells {
-		lines := pdfLines(words)
-		beside := 0
-		for i := 1; i < len(lines); i++ {
-			if lines[i].sameRow(lines[i-1].pdfBox) {
+		ls := pdfLines(words)
+		beside, chars := 0, 0
+		for i, line := range ls {
+			chars += len(line.text())
+			if i > 0 && line.sameRow(ls[i-1].pdfBox) {
 				beside++
 			}
 		}
-		texts[k] = voc.joinLines(lines)
-		bold[k] = pdfAllBold(lines)
 		// The frame of a page or picture, or a table with some of its cells
 		// drawn: not for rulings to say.
-		if beside >= 3 || len(texts[k]) > 2500 {
+		if beside >= 3 || chars > 2500 {
 			return nil
 		}
+		lines[k] = ls
 	}
 	t := &pdfBlock{pdfBox: box, page: p, kind: rag.Table}
 	for r := range nr {
-		row := make([]string, nc)
-		rowBold := true
+		row := make([][]pdfLine, nc)
 		for c := range nc {
 			k := pdfRoot(parent, r*nc+c)
-			row[c] = texts[k]
-			if texts[k] != "" && !bold[k] {
-				rowBold = false
-			}
-			delete(texts, k) // a merged cell's text stands in its first place
+			row[c] = lines[k]
+			delete(lines, k) // a merged cell's text stands in its first place
 		}
-		t.rows = append(t.rows, row)
-		t.boldRows = append(t.boldRows, rowBold)
+		for _, part := range pdfSplitRow(row) {
+			t.addRow(part, voc)
+		}
 	}
 	t.prune()
 	if len(t.rows) == 0 || len(t.rows[0]) < 2 {
@@ -205,6 +231,55 @@ func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
 	}
 	t.findHeader()
 	return t
+}
+
+// addRow adds a row of cells.
+func (t *pdfBlock) addRow(cells [][]pdfLine, voc pdfVocabulary) {
+	row := make([]string, len(cells))
+	bold := true
+	for c, lines := range cells {
+		row[c] = voc.joinLines(lines)
+		bold = bold && (len(lines) == 0 || pdfAllBold(lines))
+	}
+	t.rows = append(t.rows, row)
+	t.boldRows = append(t.boldRows, bold)
+}
+
+// pdfSplitRow splits a drawn row that holds several rows of numbers, as in
+// tables that rule their columns only.
+func pdfSplitRow(row [][]pdfLine) [][][]pdfLine {
+	var levels []pdfBox // of the rows within it
+	columns := 0
+	for _, lines := range row {
+		if len(lines) < 2 || slices.ContainsFunc(lines, func(l pdfLine) bool { return !pdfNumeric(l.text()) }) {
+			continue
+		}
+		columns++
+		for _, l := range lines {
+			if i := slices.IndexFunc(levels, func(b pdfBox) bool { return b.sameRow(l.pdfBox) }); i < 0 {
+				levels = append(levels, l.pdfBox)
+			}
+		}
+	}
+	if columns == 0 || columns == 1 && len(levels) < 3 {
+		return [][][]pdfLine{row}
+	}
+	slices.SortFunc(levels, func(a, b pdfBox) int { return cmp.Compare(a.y0, b.y0) })
+	parts := make([][][]pdfLine, len(levels))
+	for i := range parts {
+		parts[i] = make([][]pdfLine, len(row))
+	}
+	for c, lines := range row {
+		for _, l := range lines {
+			// A line between two rows goes on the one above it.
+			i := 0
+			for i+1 < len(levels) && l.cy() > levels[i+1].y0 {
+				i++
+			}
+			parts[i][c] = append(parts[i][c], l)
+		}
+	}
+	return parts
 }
 
 // parted reports whether one of the rulings segs lies at the given place.
@@ -272,7 +347,8 @@ func (t *pdfBlock) findHeader() {
 	}
 }
 
-// pdfNumeric reports whether a cell holds a number: more digits than letters.
+// pdfNumeric reports whether a cell holds a number: more digits than
+// letters, or a sign for none.
 func pdfNumeric(s string) bool {
 	digits, letters := 0, 0
 	for _, r := range s {
@@ -283,7 +359,7 @@ func pdfNumeric(s string) bool {
 			letters++
 		}
 	}
-	return digits > letters
+	return digits > letters || letters == 0 && strings.TrimSpace(s) != ""
 }
 
 func pdfAllBold(lines []pdfLine) bool {
@@ -340,16 +416,26 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 			s = max(s, e-1)
 			continue
 		}
-		var pieces []pdfBox
-		chars := 0
+		most, chars, pieces := 0, 0, 0
 		for _, r := range rows[s:e] {
+			most = max(most, len(r.pieces))
+			pieces += len(r.pieces)
 			for _, k := range r.pieces {
-				pieces = append(pieces, lines[k].pdfBox)
 				chars += len(lines[k].text())
 			}
 		}
-		cols := pdfColumns(pieces, 0.2*body)
-		mean := chars / len(pieces)
+		// The rows with the most pieces tell the columns: those with fewer may
+		// have headings that span several.
+		var core []pdfBox
+		for _, r := range rows[s:e] {
+			if 3*len(r.pieces) >= 2*most {
+				for _, k := range r.pieces {
+					core = append(core, lines[k].pdfBox)
+				}
+			}
+		}
+		cols := pdfColumns(core, 0.2*body)
+		mean := chars / pieces
 		// Prose in columns is no table.
 		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 {
 			s = e - 1
@@ -360,12 +446,7 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 			cells := make([]string, len(cols))
 			bold := true
 			for _, k := range r.pieces {
-				c := 0
-				for i, col := range cols {
-					if lines[k].cx() >= col[0] {
-						c = i
-					}
-				}
+				c := pdfColumnOf(cols, lines[k].pdfBox)
 				cells[c] = strings.TrimSpace(cells[c] + " " + lines[k].text())
 				bold = bold && lines[k].bold
 				used[k] = true
@@ -384,6 +465,21 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 		}
 	}
 	return tables, rest
+}
+
+// pdfColumnOf returns the column that a piece stands in: the first that it
+// reaches well into, or else the nearest.
+func pdfColumnOf(cols [][2]float64, piece pdfBox) int {
+	best, least := 0, math.Inf(1)
+	for i, col := range cols {
+		if o := min(piece.x1, col[1]) - max(piece.x0, col[0]); o > 0.5*min(piece.w(), col[1]-col[0]) {
+			return i
+		}
+		if d := math.Abs(piece.cx() - (col[0]+col[1])/2); d < least {
+			best, least = i, d
+		}
+	}
+	return best
 }
 
 // pdfColumns returns the spans from left to right that boxes cover, with gaps
