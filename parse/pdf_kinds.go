@@ -99,6 +99,9 @@ func (l *pdfLayout) isHeading(b, after *pdfBlock) bool {
 	if _, ok := l.titles[pdfKey(b.text)]; ok {
 		return true
 	}
+	if pdfBullet.MatchString(b.text) || pdfOrdinal.MatchString(b.text) && !b.lines[0].bold && b.size() < 1.3*l.body {
+		return false
+	}
 	if b.size() > 1.12*l.body {
 		return true
 	}

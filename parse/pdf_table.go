@@ -436,8 +436,20 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 		}
 		cols := pdfColumns(core, 0.2*body)
 		mean := chars / pieces
+		words, counts := make([]int, len(cols)), make([]int, len(cols))
+		for _, r := range rows[s:e] {
+			for _, k := range r.pieces {
+				c := pdfColumnOf(cols, lines[k].pdfBox)
+				words[c] += len(lines[k].words)
+				counts[c]++
+			}
+		}
+		prose := true // several words in each piece of each column
+		for c := range cols {
+			prose = prose && words[c] >= 4*counts[c]
+		}
 		// Prose in columns is no table.
-		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 {
+		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 || prose {
 			s = e - 1
 			continue
 		}
