@@ -1,4 +1,10 @@
-// Package source opens the bytes that jobs name.
+// Package source opens the bytes that jobs name, and finds the files of a
+// folder.
+//
+// What is on this machine is of two kinds: [Files] are read in place, where
+// their owner keeps them; [Uploads] were sent to the engine and are its own.
+// Cloud sources are packages of their own, and [Mux] puts all of them behind
+// one [Source]. [Walk] lists a folder and [Watch] says what changes in it.
 package source
 
 import (
@@ -28,7 +34,8 @@ type Blob struct {
 // needs an SDK and credentials, another a directory.
 type Source interface {
 	// Open opens the bytes of object; generation is the one that the job was
-	// made for, and a source that keeps several opens that one. It returns an
+	// made for, and a source that keeps several opens that one, or the newest
+	// if it is 0. It returns an
 	// error wrapping rag.ErrNotFound if there is none, and permanent
 	// rag.Errors for faults that a retry cannot mend, such as a path that
 	// leaves the folder, a device, or a denied permission.
