@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/wlynxg/chardet"
@@ -11,26 +12,29 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/japanese"
-	"golang.org/x/text/encoding/unicode"
+	utf "golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
 	"golang.org/x/text/transform"
 )
 
 // decoded returns in's text as UTF-8, streamed: in whatever encoding it is,
-// without its byte order mark. Bytes that mean nothing become U+FFFD.
-func decoded(in *Input) (io.Reader, error) {
-	enc, err := detectCharset(in)
+// without its byte order mark. Bytes that mean nothing become U+FFFD. What the
+// file declares, if anything, counts only where its bytes are not UTF-8: of
+// the two, declarations are wrong more often.
+func decoded(in *Input, declared encoding.Encoding) (io.Reader, error) {
+	enc, err := detectCharset(in, declared)
 	if err != nil {
 		return nil, err
 	}
 	r := io.NewSectionReader(in, 0, in.Size)
-	return transform.NewReader(r, unicode.BOMOverride(enc.NewDecoder())), nil
+	return transform.NewReader(r, utf.BOMOverride(enc.NewDecoder())), nil
 }
 
 // decodedText returns in's text as one string, with "\n" as the only line
-// break and without control characters other than tab and form feed.
-func decodedText(in *Input) (string, error) {
-	r, err := decoded(in)
+// break and without control characters other than tab and form feed. declared,
+// which may be nil, is the encoding that the file says it has.
+func decodedText(in *Input, declared encoding.Encoding) (string, error) {
+	r, err := decoded(in, declared)
 	if err != nil {
 		return "", err
 	}
@@ -70,7 +74,7 @@ func guessWide(b []byte) encoding.Encoding {
 	case bytes.HasPrefix(b, []byte{0, 0, 0xFE, 0xFF}):
 		return utf32.UTF32(utf32.BigEndian, utf32.UseBOM)
 	case bytes.HasPrefix(b, []byte{0xFF, 0xFE}), bytes.HasPrefix(b, []byte{0xFE, 0xFF}):
-		return unicode.UTF16(unicode.LittleEndian, unicode.UseBOM)
+		return utf.UTF16(utf.LittleEndian, utf.UseBOM)
 	}
 	var zero [4]int
 	units := len(b) / 4
@@ -91,16 +95,17 @@ func guessWide(b []byte) encoding.Encoding {
 	case all(zero[0]) && many(zero[1]) && few(zero[3]):
 		return utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)
 	case many(zero[1]) && many(zero[3]) && few(zero[0]) && few(zero[2]):
-		return unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)
+		return utf.UTF16(utf.LittleEndian, utf.IgnoreBOM)
 	case many(zero[0]) && many(zero[2]) && few(zero[1]) && few(zero[3]):
-		return unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)
+		return utf.UTF16(utf.BigEndian, utf.IgnoreBOM)
 	}
 	return nil
 }
 
 // detectCharset reads in once and returns its encoding. It is UTF-8 if that
-// fits, but for a stray byte in a thousand.
-func detectCharset(in *Input) (encoding.Encoding, error) {
+// fits, but for a stray byte in twenty; else what is declared, if
+// anything; else a guess.
+func detectCharset(in *Input, declared encoding.Encoding) (encoding.Encoding, error) {
 	const block = 64 << 10
 	var (
 		sample  []byte // from the first bytes beyond ASCII on
@@ -154,8 +159,10 @@ func detectCharset(in *Input) (encoding.Encoding, error) {
 	switch {
 	case escapes && bad == 0 && good == 0:
 		return japanese.ISO2022JP, nil
-	case bad == 0 || bad*1000 <= good:
-		return unicode.UTF8, nil
+	case bad*20 <= good:
+		return utf.UTF8, nil
+	case declared != nil:
+		return declared, nil
 	}
 	return guessLegacy(sample), nil
 }
@@ -163,10 +170,60 @@ func detectCharset(in *Input) (encoding.Encoding, error) {
 // guessLegacy returns the encoding of text that is neither ASCII nor Unicode.
 func guessLegacy(sample []byte) encoding.Encoding {
 	r := chardet.Detect(sample)
-	if r.Confidence >= 0.5 && !strings.HasPrefix(strings.ToLower(r.Encoding), "utf-8") {
-		if e, err := htmlindex.Get(strings.ReplaceAll(r.Encoding, "_", "-")); err == nil {
+	name := strings.ToLower(strings.ReplaceAll(r.Encoding, "_", "-"))
+	switch {
+	case name == "maccyrillic" && r.Confidence >= 0.7:
+		// The two agree on small letters. Of a Macintosh are the capitals here.
+		if countBytes(sample, 0x80, 0x9F) <= countBytes(sample, 0xC0, 0xDF) {
+			return charmap.Windows1251
+		}
+		return charmap.MacintoshCyrillic
+	case r.Confidence >= 0.7 && !strings.HasPrefix(name, "utf-"):
+		if e, err := htmlindex.Get(name); err == nil {
 			return e
 		}
 	}
-	return charmap.Windows1252
+	best, least := encoding.Encoding(charmap.Windows1252), -1
+	for _, e := range []encoding.Encoding{charmap.Windows1252, charmap.Windows1250, charmap.Windows1254, charmap.Windows1257, charmap.Windows1256, charmap.Windows1251} {
+		text, err := e.NewDecoder().Bytes(sample)
+		if err != nil {
+			continue
+		}
+		if n := oddities(string(text)); least < 0 || n < least {
+			best, least = e, n
+		}
+	}
+	return best
+}
+
+func countBytes(b []byte, low, high byte) int {
+	n := 0
+	for _, c := range b {
+		if low <= c && c <= high {
+			n++
+		}
+	}
+	return n
+}
+
+// oddities counts what text in the wrong encoding is full of: signs within
+// words, capitals behind small letters, letters of two scripts in one word,
+// and characters that do not exist.
+func oddities(s string) int {
+	n := 0
+	var before, last rune // the two characters before this one
+	for _, r := range s {
+		switch {
+		case r == utf8.RuneError || r >= 0x80 && r < 0xA0:
+			n += 5
+		case unicode.IsLetter(r) && unicode.IsLetter(last):
+			if unicode.IsUpper(r) && unicode.IsLower(last) || unicode.Is(unicode.Latin, r) != unicode.Is(unicode.Latin, last) {
+				n++
+			}
+		case unicode.IsLetter(r) && unicode.IsLetter(before) && last > 0x80 && last != '’' && last != '–' && last != '—' && last != '\u00A0':
+			n++
+		}
+		before, last = last, r
+	}
+	return n
 }

@@ -23,7 +23,10 @@ const exitMemory = 86
 // thing in main, with os.Stdin and os.Stdout: it takes them over, and what
 // other code prints goes to standard error from then on.
 func ChildMain(stdin, stdout *os.File) int {
-	return childMain(stdin, stdout, Parse)
+	formats := Formats() // once, so that a parser can keep what is dear to make
+	return childMain(stdin, stdout, func(ctx context.Context, in *Input) (*rag.Document, error) {
+		return parseAs(ctx, formats, in)
+	})
 }
 
 // childMain is ChildMain with another parser, for tests.

@@ -17,7 +17,9 @@ import (
 // delimiters. The rows become a run of tables of a few kilobytes, each with
 // the header and the lines that it stands on, so that a citation leads to a
 // screenful and not to a whole file. The file is streamed.
-type csvParser struct{}
+type csvParser struct {
+	format string // "csv" or "tsv", whose delimiter is preferred if several fit
+}
 
 const (
 	csvGroupBytes = 2 << 10 // of cells in one table
@@ -29,35 +31,35 @@ const (
 )
 
 // Parse implements [Parser].
-func (csvParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
-	text, err := decoded(in)
+func (p csvParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
+	text, err := decoded(in, nil)
 	if err != nil {
-		return nil, fmt.Errorf("parse csv: %w", err)
+		return nil, fmt.Errorf("parse %s: %w", p.format, err)
 	}
 	src := bufio.NewReaderSize(text, csvSample)
 	sample, err := src.Peek(csvSample)
 	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("parse csv: %w", err)
+		return nil, fmt.Errorf("parse %s: %w", p.format, err)
 	}
 	r := &csvReader{src: src}
 	if m := csvSep.FindSubmatch(sample); m != nil {
 		r.comma = rune(m[1][0])
 		if _, err := src.Discard(len(m[0])); err != nil {
-			return nil, fmt.Errorf("parse csv: %w", err)
+			return nil, fmt.Errorf("parse %s: %w", p.format, err)
 		}
 		r.line = 1
 	} else {
-		r.comma = csvDelimiter(string(sample), err == io.EOF, in.MIME == "text/tab-separated-values")
+		r.comma = csvDelimiter(string(sample), err == io.EOF, p.format == "tsv")
 	}
 
-	t := &csvTable{doc: &rag.Document{Format: "csv"}}
+	t := &csvTable{doc: &rag.Document{Format: p.format}}
 	for {
 		rec, err := r.read()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("parse csv: line %d: %w", r.line, err)
+			return nil, fmt.Errorf("parse %s: line %d: %w", p.format, r.line, err)
 		}
 		if err := t.add(rec); err != nil {
 			return nil, err
@@ -102,7 +104,7 @@ func (t *csvTable) add(rec csvRecord) error {
 		t.held = &rec
 		return nil
 	case t.held != nil:
-		if isHeader(t.held.cells) {
+		if isHeader(t.held.cells, rec.cells) {
 			t.header = t.held.cells
 			t.first = t.held.first
 		} else {
@@ -150,17 +152,27 @@ func (t *csvTable) flush() {
 
 var csvNumber = regexp.MustCompile(`^[-+(]?[$€£¥]?\s?\d[\d.,' ]*\s?[%€)]?$|^\d{4}-\d\d?-\d\d?|^\d\d?[./]\d\d?[./]\d{2,4}`)
 
-// isHeader reports whether a first row names columns: each cell is filled,
-// different from the others, short, and no number or date.
-func isHeader(cells []string) bool {
+var csvYear = regexp.MustCompile(`^(?:19|20)\d\d$`)
+
+// isHeader reports whether a first row names columns: its cells are different
+// from each other, short, and no numbers or dates, except years above
+// something else. The first cell and the last ones may be empty.
+func isHeader(cells, next []string) bool {
+	for len(cells) > 0 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	if len(cells) == 0 || len(cells) == 1 && cells[0] == "" {
+		return false
+	}
 	seen := map[string]bool{}
-	for _, c := range cells {
-		if c == "" || len(c) > 200 || seen[c] || csvNumber.MatchString(c) {
+	for i, c := range cells {
+		year := i > 0 && csvYear.MatchString(c) && i < len(next) && !csvYear.MatchString(next[i])
+		if seen[c] || len(c) > 200 || c == "" && i > 0 || csvNumber.MatchString(c) && !year {
 			return false
 		}
 		seen[c] = true
 	}
-	return len(cells) > 0
+	return true
 }
 
 // csvDelimiter returns the character that most evenly cuts the sample's lines.

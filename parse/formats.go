@@ -4,7 +4,13 @@ package parse
 // with its [Parser], one line here, and one folder of fixtures.
 func Formats() []Format {
 	return []Format{
-		{"csv", []string{"text/csv", "text/tab-separated-values"}, []string{"csv", "tsv", "tab"}, csvParser{}},
+		{"pdf", []string{"application/pdf"}, []string{"pdf"}, pdfParser{}},
+		{"docx", []string{"application/vnd.openxmlformats-officedocument.wordprocessingml.document"}, []string{"docx", "docm", "dotx", "dotm"}, docxParser{}},
+		{"pptx", []string{"application/vnd.openxmlformats-officedocument.presentationml.presentation"}, []string{"pptx", "pptm", "ppsx", "potx"}, pptxParser{}},
+		{"html", []string{"text/html", "application/xhtml+xml"}, []string{"html", "htm", "xhtml"}, htmlParser{}},
+		{"md", []string{"text/markdown"}, []string{"md", "markdown", "mdown", "mkd"}, mdParser{}},
+		{"csv", []string{"text/csv"}, []string{"csv"}, csvParser{"csv"}},
+		{"tsv", []string{"text/tab-separated-values"}, []string{"tsv", "tab"}, csvParser{"tsv"}},
 		{"txt", []string{"text/plain"}, []string{"txt", "text", "log"}, txtParser{}},
 	}
 }

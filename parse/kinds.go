@@ -30,9 +30,6 @@ const (
 func kinds() []kind {
 	return []kind{
 		{"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", []string{"xlsx", "xlsm", "xltx"}, "Excel workbook", "Save each sheet as CSV and send those"},
-		{"application/vnd.openxmlformats-officedocument.wordprocessingml.document", []string{"docx", "docm", "dotx"}, "Word document", doSavePDF},
-		{"application/vnd.openxmlformats-officedocument.presentationml.presentation", []string{"pptx", "pptm", "ppsx"}, "PowerPoint presentation", doSavePDF},
-		{"application/pdf", []string{"pdf"}, "PDF document", "Save it as plain text and send that"},
 		{"application/vnd.ms-excel", []string{"xls"}, "Excel 97–2003 workbook", "Save each sheet as CSV and send those"},
 		{"application/msword", []string{"doc", "dot"}, "Word 97–2003 document", "Save it as DOCX or PDF and send that"},
 		{"application/vnd.ms-powerpoint", []string{"ppt", "pps"}, "PowerPoint 97–2003 presentation", "Save it as PPTX or PDF and send that"},
@@ -132,9 +129,6 @@ func mimeOf(ext string) string {
 	}
 	for _, f := range Formats() {
 		if slices.Contains(f.Extensions, ext) {
-			if f.Name == "csv" && ext != "csv" {
-				return "text/tab-separated-values"
-			}
 			return f.MIME[0]
 		}
 	}

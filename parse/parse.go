@@ -52,10 +52,14 @@ type Format struct {
 // [Formats] gives an [rag.Error] with code "unsupported_format", or
 // "password_required" if it is encrypted.
 func Parse(ctx context.Context, in *Input) (*rag.Document, error) {
+	return parseAs(ctx, Formats(), in)
+}
+
+func parseAs(ctx context.Context, formats []Format, in *Input) (*rag.Document, error) {
 	if in.MIME == "" {
 		in.MIME = Sniff(in, in.Size, in.Name)
 	}
-	f, ok := Find(in.MIME)
+	f, ok := find(formats, in.MIME)
 	if in.Size == 0 {
 		return &rag.Document{Format: cmp.Or(f.Name, "txt")}, nil
 	}

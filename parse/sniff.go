@@ -20,8 +20,10 @@ const (
 )
 
 // Find returns the format that reads files of the given MIME type.
-func Find(mime string) (Format, bool) {
-	for _, f := range Formats() {
+func Find(mime string) (Format, bool) { return find(Formats(), mime) }
+
+func find(formats []Format, mime string) (Format, bool) {
+	for _, f := range formats {
 		if slices.Contains(f.MIME, mime) {
 			return f, true
 		}
@@ -213,7 +215,7 @@ func looksLikeText(b []byte, lenient bool) bool {
 			control++
 		}
 	}
-	return control*100 <= len(b)
+	return control <= 2+len(b)/100
 }
 
 var (

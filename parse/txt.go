@@ -23,7 +23,7 @@ const (
 
 // Parse implements [Parser].
 func (txtParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
-	text, err := decodedText(in)
+	text, err := decodedText(in, nil)
 	if err != nil {
 		return nil, fmt.Errorf("parse txt: %w", err)
 	}
