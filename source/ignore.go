@@ -52,7 +52,7 @@ func parseIgnoreRule(line string) (ignoreRule, bool) {
 		return rule, false
 	}
 	rule.segments = splitPattern(line)
-	rule.anchored = rule.anchored || len(rule.segments) > 1
+	rule.anchored = rule.anchored || strings.Contains(line, "/")
 	if !rule.anchored && rule.segments[0] == "**" {
 		rule.segments[0] = "*"
 	}
@@ -262,7 +262,7 @@ func inBracket(inside string, r rune) bool {
 		if len(inside) > 1 && inside[0] == '-' {
 			hi, inside = bracketChar(inside[1:])
 		}
-		found = found || lo <= r && r <= hi
+		found = found || r == lo || lo <= r && r <= hi
 	}
 	return found != negated
 }

@@ -161,6 +161,10 @@ type watcher struct {
 func (w *watcher) run(ctx context.Context) error {
 	failing := false
 	for {
+		select {
+		case <-w.hints: // what it was about will be seen now
+		default:
+		}
 		start := time.Now()
 		snap, err := w.scan(ctx)
 		took := time.Since(start)
