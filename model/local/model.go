@@ -43,10 +43,13 @@ type Model struct {
 
 var _ embed.Embedder = (*Model)(nil)
 
-// A batch is padded to its longest text, so texts are sorted by length, and a
-// batch is full when it has batchTokens tokens: more would take more memory
-// and not be faster.
-const batchTokens = 1024
+// batchTokens is how many tokens, padding included, are computed at once.
+// Texts are sorted by length, so there is little padding. Larger batches are
+// slower, as they do not fit the processor's caches, and need more memory:
+// measured with bge-small-en-v1.5, texts of 128 tokens per CPU-second and
+// resident memory were 36 at 256 tokens, 39 and 240 MB at 512, 37 and 300 MB
+// at 1024, 29 and 410 MB at 4096.
+const batchTokens = 512
 
 // Open loads a model from the files in opt.Dir, after checking their hashes.
 // It never fetches: a file that is missing or wrong is an error that says so.
