@@ -66,7 +66,8 @@ func cleanText(s string) string {
 }
 
 // guessWide returns the encoding of b if it is UTF-16 or UTF-32, else nil.
-// Without a byte order mark it goes by the zero bytes, which no other text has.
+// Without a byte order mark it goes by the zero bytes, which no other text
+// has, and by whether what they leave is text: programs have them too.
 func guessWide(b []byte) encoding.Encoding {
 	switch {
 	case bytes.HasPrefix(b, []byte{0xFF, 0xFE, 0, 0}):
@@ -89,17 +90,35 @@ func guessWide(b []byte) encoding.Encoding {
 	many := func(n int) bool { return n*12 >= units } // spaces alone are as many
 	few := func(n int) bool { return n*50 <= units }
 	all := func(n int) bool { return n == units }
+	var e encoding.Encoding
 	switch {
 	case all(zero[3]) && many(zero[2]) && few(zero[0]):
-		return utf32.UTF32(utf32.LittleEndian, utf32.IgnoreBOM)
+		e = utf32.UTF32(utf32.LittleEndian, utf32.IgnoreBOM)
 	case all(zero[0]) && many(zero[1]) && few(zero[3]):
-		return utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)
+		e = utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)
 	case many(zero[1]) && many(zero[3]) && few(zero[0]) && few(zero[2]):
-		return utf.UTF16(utf.LittleEndian, utf.IgnoreBOM)
+		e = utf.UTF16(utf.LittleEndian, utf.IgnoreBOM)
 	case many(zero[0]) && many(zero[2]) && few(zero[1]) && few(zero[3]):
-		return utf.UTF16(utf.BigEndian, utf.IgnoreBOM)
+		e = utf.UTF16(utf.BigEndian, utf.IgnoreBOM)
+	default:
+		return nil
 	}
-	return nil
+	text, err := e.NewDecoder().Bytes(b[:units*4])
+	if err != nil || controls(text)*50 > len(text) || bytes.Count(text, []byte("\uFFFD"))*50 > len(text) {
+		return nil
+	}
+	return e
+}
+
+// controls counts the control characters in b that text does not have.
+func controls(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f' && c != 0x1B {
+			n++
+		}
+	}
+	return n
 }
 
 // detectCharset reads in once and returns its encoding. It is UTF-8 if that

@@ -11,6 +11,6 @@ func Formats() []Format {
 		{"md", []string{"text/markdown"}, []string{"md", "markdown", "mdown", "mkd"}, mdParser{}},
 		{"csv", []string{"text/csv"}, []string{"csv"}, csvParser{"csv"}},
 		{"tsv", []string{"text/tab-separated-values"}, []string{"tsv", "tab"}, csvParser{"tsv"}},
-		{"txt", []string{"text/plain"}, []string{"txt", "text", "log"}, txtParser{}},
+		{"txt", txtTypes, txtExtensions, txtParser{}},
 	}
 }

@@ -55,8 +55,6 @@ func kinds() []kind {
 		{"application/vnd.lotus-1-2-3", []string{"123"}, "Lotus 1-2-3 workbook", doSaveText},
 		{"message/rfc822", []string{"eml"}, "e-mail message", doSavePDF},
 		{"application/mbox", []string{"mbox"}, "mailbox", doSavePDF},
-		{"text/calendar", []string{"ics"}, "calendar", doSaveText},
-		{"text/vcard", []string{"vcf"}, "address card", doSaveText},
 		{"application/x-msaccess", []string{"mdb", "accdb"}, "Access database", doSaveText},
 		{"application/vnd.sqlite3", []string{"sqlite", "db"}, "SQLite database", doSaveText},
 		{"application/x-dbf", []string{"dbf"}, "dBASE table", doSaveText},

@@ -206,16 +206,7 @@ func looksLikeText(b []byte, lenient bool) bool {
 	if guessWide(b) != nil {
 		return true
 	}
-	if !lenient {
-		return false
-	}
-	control := 0
-	for _, c := range b {
-		if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f' && c != 0x1B {
-			control++
-		}
-	}
-	return control <= 2+len(b)/100
+	return lenient && controls(b) <= 2+len(b)/100
 }
 
 var (

@@ -14,6 +14,17 @@ import (
 // their lines. Form feeds, where there are any, end pages.
 type txtParser struct{}
 
+// What is written for programs reads well enough as text, and is cited by line.
+var (
+	txtTypes = []string{"text/plain", "application/json", "application/x-ndjson", "application/geo+json", "text/xml",
+		"application/rss+xml", "application/atom+xml", "text/javascript", "text/x-python", "text/x-php", "text/x-perl",
+		"text/x-ruby", "text/x-lua", "text/x-tcl", "text/x-shellscript", "text/vtt", "application/x-subrip",
+		"text/calendar", "text/vcard"}
+	txtExtensions = []string{"txt", "text", "log", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "conf",
+		"rst", "adoc", "org", "tex", "srt", "vtt", "ics", "vcf", "go", "py", "js", "ts", "java", "c", "h", "cc", "cpp", "cs",
+		"rs", "rb", "php", "pl", "lua", "sh", "sql", "swift", "kt", "r", "css"}
+)
+
 // A paragraph without blank lines, as in a log, is cut after so much, so that
 // a citation still leads near the place.
 const (
