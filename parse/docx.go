@@ -112,7 +112,13 @@ func (d *docxReader) read(progress func(string, int64, int64)) error {
 	if name := dec.name(root.Name); name != "w:document" {
 		return fmt.Errorf("main part is a %s, not a w:document", name)
 	}
-	err = d.stream(dec, func() { progress("bytes", min(dec.InputOffset(), size), size) })
+	told := int64(0)
+	err = d.stream(dec, func() {
+		if at := min(dec.InputOffset(), size); at >= told+64<<10 {
+			told = at
+			progress("bytes", at, size)
+		}
+	})
 	if err != nil {
 		if d.pkg.fatal(err) || d.ctx.Err() != nil || len(d.out.els) == 0 || dec.depth > ooxmlMaxDepth {
 			return err
@@ -120,9 +126,7 @@ func (d *docxReader) read(progress func(string, int64, int64)) error {
 		d.pkg.warn(fmt.Sprintf("everything after paragraph %d", d.para), "The file is damaged from there on")
 	}
 	progress("bytes", size, size)
-	if d.carry != "" {
-		d.emit(rag.Element{Kind: rag.Paragraph, Text: d.carry}, d.at)
-	}
+	d.emitCarry()
 	for _, key := range d.orphans {
 		d.note(docxNote{rag.Note, key})
 	}
@@ -287,6 +291,10 @@ func (d *docxReader) emit(e rag.Element, from docxBreaks) {
 	if e.Where.Para == 0 {
 		e.Where.Para = max(d.para, 1)
 	}
+	if len(d.out.els) >= ooxmlMaxElements {
+		d.fail(ooxmlTooLarge("more than %d elements", ooxmlMaxElements))
+		return
+	}
 	d.out.els = append(d.out.els, e)
 	d.out.pages = append(d.out.pages, [2]docxBreaks{from, d.at})
 }
@@ -296,12 +304,19 @@ func (d *docxReader) capture(fn func()) *docxOut {
 	outer, carry := d.out, d.carry
 	d.out, d.carry = &docxOut{}, ""
 	fn()
-	if d.carry != "" {
-		d.emit(rag.Element{Kind: rag.Paragraph, Text: d.carry}, d.at)
-	}
+	d.emitCarry()
 	inner := d.out
 	d.out, d.carry = outer, carry
 	return inner
+}
+
+// emitCarry emits the text of a paragraph whose end was deleted, if no
+// paragraph follows that it could join.
+func (d *docxReader) emitCarry() {
+	if d.carry != "" {
+		d.emit(rag.Element{Kind: rag.Paragraph, Text: strings.TrimSpace(d.carry)}, d.at)
+		d.carry = ""
+	}
 }
 
 // flush tells the notes that the block just read refers to.
@@ -497,7 +512,7 @@ func (d *docxReader) inline(n *ooxmlNode, t *docxText) {
 				t.words = words
 				t.math++
 			}
-		case "w:txbxContent", "w:tbl", "w:p", "a:p", "c:chart", "dgm:relIds", "v:textpath":
+		case "w:txbxContent", "w:tbl", "w:p", "a:p", "c:chart", "cx:chart", "dgm:relIds", "v:textpath":
 			t.objects = append(t.objects, c)
 		case "w:drawing", "w:pict", "w:object":
 			t.objects = append(t.objects, c)
@@ -516,6 +531,9 @@ func (d *docxReader) inline(n *ooxmlNode, t *docxText) {
 func (d *docxReader) run(r *ooxmlNode, t *docxText) {
 	pr := r.child("w:rPr")
 	if pr.child("w:vanish").on() {
+		for c := range r.each("w:fldChar") {
+			t.field(c.attr("w:fldCharType"))
+		}
 		return
 	}
 	before := t.Len()
@@ -581,7 +599,7 @@ func (t *docxText) field(kind string) {
 func (d *docxReader) object(n *ooxmlNode) {
 	from := d.at
 	related := func(attr, what string, read func(part, what string) ([]rag.Element, error)) {
-		rel, ok := d.rels.get(n.attr(attr))
+		rel, ok := d.rels.byID[n.attr(attr)]
 		if !ok {
 			return
 		}
@@ -612,6 +630,8 @@ func (d *docxReader) object(n *ooxmlNode) {
 		}
 	case "c:chart":
 		related("r:id", "chart", d.pkg.chart)
+	case "cx:chart":
+		related("r:id", "chart", d.pkg.chartEx)
 	case "dgm:relIds":
 		related("r:dm", "diagram", d.pkg.diagram)
 	case "mc:AlternateContent":

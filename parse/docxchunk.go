@@ -20,7 +20,7 @@ import (
 // format it is. Word makes it part of the text when it opens the file.
 func (d *docxReader) altChunk(n *ooxmlNode) {
 	const part = "embedded document"
-	rel, ok := d.rels.get(n.attr("r:id"))
+	rel, ok := d.rels.byID[n.attr("r:id")]
 	if !ok {
 		d.pkg.warn(part, "It is missing from the file")
 		return

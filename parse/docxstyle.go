@@ -10,6 +10,8 @@ import (
 // whether there is one: then it is level 1 and the others move down.
 const docxTitle = 100
 
+const docxMaxBases = 30 // styles that a style may be based on, one on the other
+
 // A docxStyle is what a paragraph style says about the paragraphs that have it.
 type docxStyle struct {
 	id      string
@@ -67,10 +69,13 @@ func newDocxStyles(root *ooxmlNode) docxStyles {
 	for id := range nodes {
 		st := docxStyle{id: id}
 		headed, leveled := false, false
-		seen := map[string]bool{}
-		for at := id; at != "" && nodes[at] != nil && !seen[at]; at = nodes[at].child("w:basedOn").attr("w:val") {
-			seen[at] = true
+		at := id
+		for range docxMaxBases {
 			n := nodes[at]
+			if n == nil {
+				break
+			}
+			at = n.child("w:basedOn").attr("w:val")
 			name := strings.TrimSpace(n.child("w:name").attr("w:val"))
 			ppr := n.child("w:pPr")
 			if !headed {

@@ -20,6 +20,7 @@ type docxTable struct {
 }
 
 func (d *docxReader) newTable() *docxTable {
+	d.emitCarry()
 	return &docxTable{d: d, from: d.at, para: d.para}
 }
 

@@ -31,10 +31,12 @@ const (
 	ooxmlMaxRatio     = 300       // unpacked to packed, for parts of more than ooxmlRatioFree
 	ooxmlRatioFree    = 16 << 20  // bytes
 	ooxmlMaxDepth     = 300       // elements within one another; 63 nested tables need 190
-	ooxmlMaxNodes     = 2_000_000 // elements, texts and attributes held at once: a paragraph, a table row, a slide
+	ooxmlMaxNodes     = 1_000_000 // elements, texts and attributes held at once: a paragraph, a table row, a slide
+	ooxmlMaxElements  = 500_000   // elements of the document
 	ooxmlMaxCells     = 4_000_000 // cells of all tables
 	ooxmlMaxSpan      = 1_000     // columns that one cell may claim; Word stops at 63
-	ooxmlMaxEmbedded  = 100       // documents embedded in documents
+	ooxmlMaxWarnings  = 100
+	ooxmlMaxEmbedded  = 100 // documents embedded in documents
 )
 
 // errOOXMLNoPart is returned for a part that is not in the package.
@@ -163,7 +165,12 @@ func (p *ooxmlPackage) fatal(err error) bool {
 }
 
 func (p *ooxmlPackage) warn(part, reason string) {
-	p.warnings = append(p.warnings, rag.Warning{Part: part, Reason: reason})
+	switch n := len(p.warnings); {
+	case n < ooxmlMaxWarnings:
+		p.warnings = append(p.warnings, rag.Warning{Part: part, Reason: reason})
+	case n == ooxmlMaxWarnings:
+		p.warnings = append(p.warnings, rag.Warning{Part: "more parts", Reason: "They could not be read either"})
+	}
 }
 
 // ooxmlKey returns the form in which a part's name is compared: names differ
@@ -279,65 +286,53 @@ func (p *ooxmlPackage) secondary(name, what string) (*ooxmlNode, error) {
 
 // An ooxmlRel is a relationship: a link from one part to another.
 type ooxmlRel struct {
-	id       string
-	kind     string // the last element of its type: the rest differs between Strict and Transitional
-	target   string // name of a part, or a URI if external
-	external bool
+	kind   string // the last element of its type: the rest differs between Strict and Transitional
+	target string // name of a part
 }
 
-type ooxmlRels []ooxmlRel
+// ooxmlRels are the internal relationships of a part.
+type ooxmlRels struct {
+	list []ooxmlRel
+	byID map[string]ooxmlRel
+}
 
 // rels returns the relationships of a part, or of the package if part is
-// empty. A part without them has none.
+// empty. Those that lead out of the package are left out.
 func (p *ooxmlPackage) rels(part string) (ooxmlRels, error) {
+	rels := ooxmlRels{byID: map[string]ooxmlRel{}}
 	name := path.Join(path.Dir(part), "_rels", path.Base(part)+".rels")
 	if part == "" {
 		name = "_rels/.rels"
 	}
 	if !p.has(name) {
-		return nil, nil
+		return rels, nil
 	}
 	root, err := p.secondary(name, name)
 	if err != nil {
-		return nil, err
+		return rels, err
 	}
-	var rels ooxmlRels
 	for r := range root.each("Relationship") {
-		rel := ooxmlRel{
-			id:       r.attr("Id"),
-			kind:     path.Base(r.attr("Type")),
-			target:   r.attr("Target"),
-			external: strings.EqualFold(r.attr("TargetMode"), "External"),
+		if strings.EqualFold(r.attr("TargetMode"), "External") {
+			continue
 		}
-		if !rel.external {
-			t, _, _ := strings.Cut(strings.ReplaceAll(rel.target, `\`, "/"), "#")
-			if u, err := url.PathUnescape(t); err == nil {
-				t = u
-			}
-			if !strings.HasPrefix(t, "/") {
-				t = path.Join("/", path.Dir(part), t)
-			}
-			rel.target = strings.TrimPrefix(path.Clean(t), "/")
+		t, _, _ := strings.Cut(strings.ReplaceAll(r.attr("Target"), `\`, "/"), "#")
+		if u, err := url.PathUnescape(t); err == nil {
+			t = u
 		}
-		rels = append(rels, rel)
+		if !strings.HasPrefix(t, "/") {
+			t = path.Join("/", path.Dir(part), t)
+		}
+		rel := ooxmlRel{kind: path.Base(r.attr("Type")), target: strings.TrimPrefix(path.Clean(t), "/")}
+		rels.list = append(rels.list, rel)
+		rels.byID[r.attr("Id")] = rel
 	}
 	return rels, nil
 }
 
-// get returns the internal relationship with an ID.
-func (rels ooxmlRels) get(id string) (ooxmlRel, bool) {
-	for _, r := range rels {
-		if r.id == id && id != "" && !r.external {
-			return r, true
-		}
-	}
-	return ooxmlRel{}, false
-}
-
-// kind returns the target of the first internal relationship of a kind, or "".
+// kind returns the target of the first relationship of a kind, or "".
 func (rels ooxmlRels) kind(kind string) string {
-	for _, r := range rels {
-		if r.kind == kind && !r.external {
+	for _, r := range rels.list {
+		if r.kind == kind {
 			return r.target
 		}
 	}
@@ -528,7 +523,7 @@ func (n *ooxmlNode) branch() *ooxmlNode {
 		found := false
 		c.walk(func(x *ooxmlNode) bool {
 			switch x.name {
-			case "w:t", "a:t", "m:t", "w:txbxContent", "c:chart", "dgm:relIds", "pic:pic", "p:pic":
+			case "w:t", "a:t", "m:t", "w:txbxContent", "c:chart", "cx:chart", "dgm:relIds", "pic:pic", "p:pic":
 				found = true
 			}
 			return !found

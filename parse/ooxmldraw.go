@@ -173,6 +173,45 @@ func (p *ooxmlPackage) chart(part, what string) ([]rag.Element, error) {
 		columns = append(columns, values)
 		return false
 	})
+	return p.chartTable(els, names, columns, categories, rows)
+}
+
+// chartEx returns the title and the numbers of a chart of the kinds that came
+// with Office 2016: treemaps, funnels, waterfalls and the like.
+func (p *ooxmlPackage) chartEx(part, what string) ([]rag.Element, error) {
+	root, err := p.secondary(part, what)
+	if err != nil || root == nil {
+		return nil, err
+	}
+	chart := root.child("cx:chart")
+	var els []rag.Element
+	if s := ooxmlParagraphs(chart.child("cx:title"), " "); s != "" {
+		els = append(els, rag.Element{Kind: rag.Caption, Text: s})
+	}
+	data := map[string]*ooxmlNode{}
+	for d := range root.child("cx:chartData").each("cx:data") {
+		data[d.attr("id")] = d
+	}
+	var names []string
+	var columns [][]string
+	var categories []string
+	rows := 0
+	for s := range chart.child("cx:plotArea", "cx:plotAreaRegion").each("cx:series") {
+		d := data[s.child("cx:dataId").attr("val")]
+		if categories == nil {
+			categories = ooxmlPoints(d.child("cx:strDim", "cx:lvl"))
+		}
+		values := ooxmlPoints(d.child("cx:numDim", "cx:lvl"))
+		rows = max(rows, len(categories), len(values))
+		names = append(names, s.child("cx:tx", "cx:txData", "cx:v").allText())
+		columns = append(columns, values)
+	}
+	return p.chartTable(els, names, columns, categories, rows)
+}
+
+// chartTable appends the numbers of a chart to els as a table, a column for
+// each series.
+func (p *ooxmlPackage) chartTable(els []rag.Element, names []string, columns [][]string, categories []string, rows int) ([]rag.Element, error) {
 	if rows == 0 {
 		return els, nil
 	}
@@ -204,7 +243,7 @@ func ooxmlPoints(n *ooxmlNode) []string {
 		n = lvl
 	}
 	n.walk(func(c *ooxmlNode) bool {
-		if c.name != "c:pt" {
+		if c.name != "c:pt" && c.name != "cx:pt" {
 			return true
 		}
 		i, err := strconv.Atoi(c.attr("idx"))
@@ -214,7 +253,10 @@ func ooxmlPoints(n *ooxmlNode) []string {
 		for len(v) <= i {
 			v = append(v, "")
 		}
-		v[i] = ooxmlNumber(strings.TrimSpace(c.child("c:v").allText()))
+		if c.name == "c:pt" {
+			c = c.child("c:v")
+		}
+		v[i] = ooxmlNumber(strings.TrimSpace(c.allText()))
 		return false
 	})
 	return v

@@ -34,6 +34,11 @@ func (pptxParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 	return p.doc, nil
 }
 
+const (
+	pptxMaxHoles  = 1_000 // placeholders of a layout that are heeded
+	pptxMaxSorted = 5_000 // shapes of a slide that are put in order: no person placed more
+)
+
 type pptxReader struct {
 	pkg     *ooxmlPackage
 	doc     *rag.Document
@@ -82,12 +87,15 @@ func (p *pptxReader) read(ctx context.Context, progress func(string, int64, int6
 			return err
 		}
 		p.slide = i + 1
-		if rel, ok := rels.get(id.attr("r:id")); !ok {
+		if rel, ok := rels.byID[id.attr("r:id")]; !ok {
 			p.pkg.warn(p.here(), "It is missing from the file")
 		} else if ok, err := p.readSlide(rel.target); err != nil {
 			return err
 		} else if ok {
 			read++
+		}
+		if len(p.doc.Elements) > ooxmlMaxElements {
+			return ooxmlTooLarge("more than %d elements", ooxmlMaxElements)
 		}
 		progress("slides", int64(i+1), int64(len(ids)))
 	}
@@ -154,10 +162,7 @@ func (p *pptxReader) readSlide(part string) (bool, error) {
 	if err := p.shapes(root.child("p:cSld", "p:spTree"), layout); err != nil {
 		return false, err
 	}
-	for _, r := range p.rels {
-		if r.external {
-			continue
-		}
+	for _, r := range p.rels.list {
 		switch r.kind {
 		case "notesSlide":
 			err = p.readNotes(r.target)
@@ -187,7 +192,7 @@ func (p *pptxReader) sheet(part, up string) (*pptxSheet, error) {
 	}
 	s := &pptxSheet{root: root}
 	root.child("p:cSld", "p:spTree").walk(func(n *ooxmlNode) bool {
-		if pptxHole(n) != nil {
+		if pptxHole(n) != nil && len(s.holes) < pptxMaxHoles {
 			s.holes = append(s.holes, n)
 		}
 		return n.name != "p:sp"
@@ -284,7 +289,7 @@ func (p *pptxReader) shapes(tree *ooxmlNode, layout *pptxSheet) error {
 		}
 	}
 	collect(tree)
-	if !slices.ContainsFunc(items, func(it pptxItem) bool { return !it.placed }) {
+	if len(items) <= pptxMaxSorted && !slices.ContainsFunc(items, func(it pptxItem) bool { return !it.placed }) {
 		items = pptxReadingOrder(items)
 	}
 	for _, it := range titles {
@@ -420,11 +425,15 @@ func (p *pptxReader) frame(data *ooxmlNode) error {
 		case "a:tbl":
 			err = p.table(c)
 		case "c:chart":
-			if rel, ok := p.rels.get(c.attr("r:id")); ok {
+			if rel, ok := p.rels.byID[c.attr("r:id")]; ok {
 				els, err = p.pkg.chart(rel.target, p.here()+", chart")
 			}
+		case "cx:chart":
+			if rel, ok := p.rels.byID[c.attr("r:id")]; ok {
+				els, err = p.pkg.chartEx(rel.target, p.here()+", chart")
+			}
 		case "dgm:relIds":
-			if rel, ok := p.rels.get(c.attr("r:dm")); ok {
+			if rel, ok := p.rels.byID[c.attr("r:dm")]; ok {
 				els, err = p.pkg.diagram(rel.target, p.here()+", diagram")
 			}
 		}
