@@ -91,8 +91,9 @@ type JobDriver interface {
 	// it. It returns ErrStale or ErrCancelRequested as Apply does.
 	Finish(ctx context.Context, t lifecycle.Transition, r *Result) (Applied, error)
 
-	// Update locks the job, calls decide and applies the transition. It returns
-	// the job as it stands afterwards, or ErrNotFound.
+	// Update locks the job, calls decide and applies the transition; a
+	// lifecycle.First adopts a row of the incumbent's, whatever its stage. It
+	// returns the job as it stands afterwards, or ErrNotFound.
 	Update(ctx context.Context, id string, decide Decide) (Moved, error)
 
 	// Delete removes the document with its job, log and chunks in one
