@@ -211,7 +211,7 @@ func looksLikeText(b []byte, lenient bool) bool {
 
 var (
 	htmlStart = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
-	htmlTag   = regexp.MustCompile(`(?i)<(?:html|head|body|title|meta|div|p|table|script|h1)\b[^>]*>`)
+	htmlTag   = regexp.MustCompile(`<[a-zA-Z][a-zA-Z0-9]*[\s/>]`)
 	mdHeading = regexp.MustCompile(`(?m)^#{1,6} \S`)
 	mdOther   = regexp.MustCompile("(?m)^(?:```|~~~|[-*+] \\S|> |\\|? ?:?-{3,}:? ?\\|)|\\]\\([^)\\s]+\\)|\\*\\*\\S")
 )
@@ -234,8 +234,10 @@ func sniffText(head []byte, ext, mime string) string {
 	case hint == "text/markdown":
 		// Markdown may begin with HTML, JSON or anything else.
 		return hint
-	case mime == "text/html" || mime == "application/xhtml+xml":
+	case mime == "application/xhtml+xml", mime == "text/html" && ext != "xml": // whose elements may be named so too
 		return "text/html"
+	case mime == "text/html":
+		return "text/xml"
 	case hint == "text/html" && htmlTag.Match(text) && !strings.HasPrefix(mime, "image/"):
 		return "text/html"
 	case mime == "text/csv" || mime == "text/tab-separated-values" || mime == "text/plain" || mime == mimeUnknown:
