@@ -34,23 +34,23 @@ const (
 )
 
 // A pdfParser reads PDF files with PDFium compiled to WebAssembly, which can
-// reach nothing but the file's bytes. The zero value is ready for use and is
-// safe for concurrent use.
-//
-// The first file pays for the compilation of the module: about 6 CPU-seconds,
-// or 0.1 if [Input.CacheDir] holds it already. Later files share it, so that a
-// process should make one pdfParser and keep it.
-type pdfParser struct {
-	mu   sync.Mutex
+// reach nothing but the file's bytes. It is safe for concurrent use.
+type pdfParser struct{}
+
+// pdfEngine is the compiled module. It is the one thing that the package keeps
+// between files: a process pays for it once, about 6 CPU-seconds, or 0.1 if
+// [Input.CacheDir] holds it from another process.
+var pdfEngine struct {
+	sync.Mutex
 	pool pdfium.Pool
 }
 
-// instance returns a fresh instance of the module, compiling it first if no
+// pdfInstance returns a fresh instance of the module, compiling it first if no
 // file has been read yet. The compiled code is kept in cacheDir, if not empty.
-func (p *pdfParser) instance(ctx context.Context, cacheDir string) (pdfium.Pdfium, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pool == nil {
+func pdfInstance(ctx context.Context, cacheDir string) (pdfium.Pdfium, error) {
+	pdfEngine.Lock()
+	defer pdfEngine.Unlock()
+	if pdfEngine.pool == nil {
 		// WithCloseOnContextDone would make each call 2.7 times slower: a
 		// file that takes too long is ended by killing the process.
 		config := wazero.NewRuntimeConfig().
@@ -74,11 +74,11 @@ func (p *pdfParser) instance(ctx context.Context, cacheDir string) (pdfium.Pdfiu
 		if err != nil {
 			return nil, fmt.Errorf("parse pdf: compile pdfium: %w", err)
 		}
-		p.pool = pool
+		pdfEngine.pool = pool
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	in, err := p.pool.GetInstanceWithContext(ctx)
+	in, err := pdfEngine.pool.GetInstanceWithContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("parse pdf: start pdfium: %w", err)
 	}
@@ -87,11 +87,11 @@ func (p *pdfParser) instance(ctx context.Context, cacheDir string) (pdfium.Pdfiu
 
 // Parse reads a PDF file. The structure comes from the tags of a tagged page
 // whose tags cover its text, otherwise from fonts, places and drawn lines.
-func (p *pdfParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
+func (pdfParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 	if in.Size == 0 {
 		return nil, rag.BadFile("corrupt_file", "The file is empty", "Upload the file again", nil)
 	}
-	s := &pdfSession{parser: p, in: in}
+	s := &pdfSession{in: in}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -143,7 +143,6 @@ const pdfNoText = "no text on this page: it is a picture; text recognition (OCR)
 // renewed when a page broke it, and when it holds so many handles, which it
 // never releases, that they would fill the memory.
 type pdfSession struct {
-	parser   *pdfParser
 	in       *Input
 	lib      pdfium.Pdfium
 	doc      references.FPDF_DOCUMENT
@@ -152,7 +151,7 @@ type pdfSession struct {
 }
 
 func (s *pdfSession) open(ctx context.Context) error {
-	lib, err := s.parser.instance(ctx, s.in.CacheDir)
+	lib, err := pdfInstance(ctx, s.in.CacheDir)
 	if err != nil {
 		return err
 	}

@@ -265,6 +265,10 @@ func pdfRune(text string) rune {
 // pdfSoftHyphen marks a hyphen at the end of a line.
 const pdfSoftHyphen = '\u00ad'
 
+// pdfWordGap is the gap, in font sizes, that ends a word even where PDFium sees
+// no space. It is wide, for the narrow glyphs of some fonts leave much room.
+const pdfWordGap = 0.6
+
 // group makes words of chars. PDFium inserts spaces where it sees them; a
 // wide gap, a jump back and a change of line end a word as well.
 func (l *pdfLoader) group(chars []pdfChar, upright int) error {
@@ -310,11 +314,7 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 				gap, dy = 0, 0 // PDFium's spaces have to do
 			}
 			turn := pdfTurns(last.r, c.r)
-			wide := 0.28
-			if unicode.IsDigit(last.r) && unicode.IsDigit(c.r) {
-				wide = 0.6 // the 1 of some fonts leaves much room
-			}
-			if fs := cur.size; gap > wide*fs && dy < fs || gap < -1.5*fs || dy > 0.7*fs && gap > -0.2*fs || dy > 1.5*fs ||
+			if fs := cur.size; gap > pdfWordGap*fs && dy < fs || gap < -1.5*fs || dy > 0.7*fs && gap > -0.2*fs || dy > 1.5*fs ||
 				cur.aside != (c.quarter != upright) || turn {
 				flush()
 				spaced = turn
@@ -578,7 +578,7 @@ func (l *pdfLoader) bar(box pdfBox) bool {
 
 // pdfClean returns s as one line without control characters.
 func pdfClean(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, ""), func(r rune) bool {
 		return unicode.IsSpace(r) || r < ' ' || r == 0x7f || r == 0xfffe || r == 0xffff
 	}), " ")
 }
