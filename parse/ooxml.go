@@ -84,6 +84,9 @@ type ooxmlDisk struct {
 }
 
 func (d *ooxmlDisk) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, io.ErrUnexpectedEOF // the archive's directory says so, not the disk
+	}
 	n, err := d.ReaderAt.ReadAt(b, off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		d.err = err

@@ -187,6 +187,18 @@ func TestOOXMLDisk(t *testing.T) {
 	}
 }
 
+// An archive may say that a part lies before the file's start. That is no
+// fault of the disk.
+func TestOOXMLDiskNegative(t *testing.T) {
+	d := &ooxmlDisk{ReaderAt: bytes.NewReader([]byte("text"))}
+	if _, err := d.ReadAt(make([]byte, 1), -1); err == nil {
+		t.Error("read before the start of the file")
+	}
+	if d.err != nil {
+		t.Errorf("the disk is blamed: %v", d.err)
+	}
+}
+
 type ooxmlFailing struct {
 	*bytes.Reader
 	left int64
