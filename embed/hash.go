@@ -86,9 +86,8 @@ func (Hash) vector(text string) rag.Vector {
 			counts["g"+string(r[i:i+4])] += 0.5
 		}
 	}
-	// In float64 the order of the sum, which is that of the map, is too small to
-	// be seen after rounding to float32 … unless a sum is near a rounding edge.
-	// So the sums are of integers.
+	// The map has no order, and a sum of floats depends on it: so these are
+	// integers.
 	sums := make([]int64, hashDims)
 	for feature, n := range counts {
 		f := fnv.New64a()
@@ -116,8 +115,8 @@ func (Hash) vector(text string) rag.Vector {
 	return v
 }
 
-// words yields the words of text in lower case, without the smallest, and
-// each ideograph as a word.
+// words yields the words of text in lower case, without stop words, and each
+// ideograph as a word.
 func words(text string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		fields := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
