@@ -3,12 +3,17 @@
 package parse
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
 
 	"ragprocessor/rag"
 )
+
+// Version changes whenever any parser may read a file otherwise than before:
+// documents that were parsed by another version are not taken from a cache.
+const Version = "1"
 
 // An Input is a file on local disk.
 type Input struct {
@@ -48,9 +53,10 @@ type Format struct {
 // Parse finds the format of in by its content, unless in.MIME says it, and
 // parses it in this process. Files that strangers sent belong in a [Pool].
 //
-// An empty file is an empty document. A file in a format that is not in
-// [Formats] gives an [rag.Error] with code "unsupported_format", or
-// "password_required" if it is encrypted.
+// A file with nothing in it, or nothing but white space, is an empty document.
+// Any other file without text gives an [rag.Error] with code "no_text", one in a
+// format that is not in [Formats] "unsupported_format", or "password_required"
+// if it is encrypted.
 func Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 	return parseAs(ctx, Formats(), in)
 }
@@ -66,7 +72,19 @@ func parseAs(ctx context.Context, formats []Format, in *Input) (*rag.Document, e
 	if !ok {
 		return nil, unsupported(in.MIME, in.Name)
 	}
-	return f.Parse(ctx, in)
+	doc, err := f.Parse(ctx, in)
+	if err == nil && len(doc.Elements) == 0 && !blank(in) {
+		// Nothing to find is nothing to search: say so instead of completing.
+		return nil, rag.BadFile("no_text", "The file holds no text",
+			"If it holds pictures of text, save it as a PDF with text recognition (OCR) and send that", nil)
+	}
+	return doc, err
+}
+
+// blank reports whether a file has nothing in it but white space.
+func blank(in *Input) bool {
+	const enough = 4 << 10
+	return in.Size <= enough && len(bytes.TrimSpace(readAt(in, 0, in.Size))) == 0
 }
 
 // read returns all of in.

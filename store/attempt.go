@@ -69,6 +69,13 @@ func (a *Attempt) lose(err error) {
 	}
 }
 
+// Confirmed returns when the lease was last extended, by this worker's clock.
+func (a *Attempt) Confirmed() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.beatenAt
+}
+
 // SetProgress records measured units of the present stage. They reach the
 // database with the next sign of life.
 func (a *Attempt) SetProgress(unit string, done, total int64) {

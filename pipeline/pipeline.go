@@ -1,0 +1,285 @@
+// Package pipeline takes one attempt at a job from its first stage to its last.
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/gob"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
+
+	"ragprocessor/chunk"
+	"ragprocessor/embed"
+	"ragprocessor/lifecycle"
+	"ragprocessor/parse"
+	"ragprocessor/rag"
+	"ragprocessor/source"
+	"ragprocessor/store"
+)
+
+// A Pipeline holds the parts that a job passes through. Its fields must not
+// change after the first [Pipeline.Run].
+type Pipeline struct {
+	Source   source.Source
+	Parse    func(ctx context.Context, path, name string, progress func(unit string, done, total int64)) (*rag.Document, error)
+	Embedder embed.Embedder
+	Cache    store.CacheDriver
+	Log      *slog.Logger
+	Dir      string // where work directories are made
+
+	// MaxSize is the size in bytes of the largest file; 0 means 1 GiB, the
+	// incumbent's cap.
+	MaxSize int64
+	Chunk   chunk.Options // Tokens and ModelMax are the embedder's
+}
+
+// Run does the work of a, which the caller has claimed. It has one paragraph
+// for each stage, and between paragraphs it advances the job. There is no
+// Stage interface: the stages are fixed, and what varies inside a stage has an
+// interface of its own.
+//
+// What an earlier attempt at the same bytes parsed and embedded is not done
+// again.
+func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
+	dir, err := os.MkdirTemp(p.Dir, "job-")
+	if err != nil {
+		return fmt.Errorf("make a work directory: %w", err)
+	}
+	defer os.RemoveAll(dir)
+
+	path, hash, err := p.download(ctx, a, dir)
+	if err != nil {
+		return err
+	}
+
+	if err := a.Advance(ctx, lifecycle.Downloaded); err != nil {
+		return err
+	}
+	doc, err := p.parse(ctx, a, path, hash)
+	if err != nil {
+		return err
+	}
+	opt := p.Chunk
+	opt.Tokens, opt.ModelMax = p.Embedder.Tokens, p.Embedder.MaxTokens()
+	chunks := chunk.Split(doc, opt)
+
+	if err := a.Advance(ctx, lifecycle.Processed); err != nil {
+		return err
+	}
+	vectors, err := p.embed(ctx, a, chunks)
+	if err != nil {
+		return err
+	}
+
+	if err := a.Advance(ctx, lifecycle.Embedded); err != nil {
+		return err
+	}
+	return a.Finish(ctx, &store.Result{
+		Chunks: chunks, Vectors: vectors, Space: p.Embedder.Space(), ContentHash: hex.EncodeToString(hash[:]),
+		Title: doc.Title, Language: doc.Language, Format: doc.Format, Pages: doc.Pages, Meta: doc.Meta,
+	}, doc.Warnings)
+}
+
+// download copies the bytes into dir and returns the copy's path and SHA-256.
+func (p *Pipeline) download(ctx context.Context, a *store.Attempt, dir string) (path string, hash [32]byte, err error) {
+	j := a.Job()
+	b, err := p.Source.Open(ctx, j.Object, j.Generation)
+	if err != nil {
+		return "", hash, fmt.Errorf("open %s: %w", j.Object.URI(), err)
+	}
+	defer b.Close()
+	limit := p.MaxSize
+	if limit == 0 {
+		limit = 1 << 30
+	}
+	if b.Size > limit {
+		return "", hash, tooLarge(limit)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "file"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", hash, fmt.Errorf("make a work file: %w", err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	r := &meter{ctx: ctx, r: io.LimitReader(b, limit+1), total: b.Size, tell: a.SetProgress}
+	if _, err := io.Copy(io.MultiWriter(f, sum), r); err != nil {
+		return "", hash, fmt.Errorf("read %s: %w", j.Object.URI(), err)
+	}
+	if r.n > limit {
+		return "", hash, tooLarge(limit)
+	}
+	if b.Check != nil {
+		if err := b.Check(); err != nil {
+			return "", hash, err
+		}
+	}
+	if err := f.Close(); err != nil {
+		return "", hash, fmt.Errorf("write the work file: %w", err)
+	}
+	return f.Name(), [32]byte(sum.Sum(nil)), nil
+}
+
+func tooLarge(limit int64) error {
+	return rag.BadFile("too_large", fmt.Sprintf("file too large: the limit is %d MiB", limit>>20), "Split the file, or ask the operator to raise the limit", nil)
+}
+
+// A meter counts what is read through it, and stops when ctx is done.
+type meter struct {
+	ctx      context.Context
+	r        io.Reader
+	n, total int64
+	tell     func(unit string, done, total int64)
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	if m.ctx.Err() != nil {
+		return 0, context.Cause(m.ctx)
+	}
+	n, err := m.r.Read(b)
+	m.n += int64(n)
+	m.tell("bytes", m.n, max(0, m.total))
+	return n, err
+}
+
+// parsed is the kind of cache entry that holds parsed documents.
+const parsed = "parsed"
+
+// parse returns the document in the file at path, from the cache if an earlier
+// attempt parsed the same bytes under a name with the same extension.
+func (p *Pipeline) parse(ctx context.Context, a *store.Attempt, path string, hash [32]byte) (*rag.Document, error) {
+	name := a.Job().Filename
+	key := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%x", parse.Version, filepath.Ext(name), hash))
+	if data := p.get(ctx, parsed, [][32]byte{key})[key]; data != nil {
+		doc, err := decodeDocument(data)
+		if err == nil {
+			return doc, nil
+		}
+		p.Log.Warn("cached document cannot be read; the file is parsed again", "job_id", a.Job().ID, "err", err)
+	}
+	doc, err := p.Parse(ctx, path, name, a.SetProgress)
+	if err != nil {
+		return nil, err
+	}
+	if data, err := encodeDocument(doc); err != nil {
+		p.Log.Warn("document cannot be cached", "job_id", a.Job().ID, "err", err)
+	} else {
+		p.put(ctx, parsed, map[[32]byte][]byte{key: data})
+	}
+	return doc, nil
+}
+
+func encodeDocument(doc *rag.Document) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	if err := gob.NewEncoder(z).Encode(doc); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func decodeDocument(data []byte) (*rag.Document, error) {
+	z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	doc := new(rag.Document)
+	if err := gob.NewDecoder(z).Decode(doc); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+// embed returns the vectors of chunks. Those that an earlier attempt, an
+// earlier generation or another file computed come from the cache; each batch
+// that is computed goes into it, so that a retry goes on at the first chunk
+// that has no vector.
+func (p *Pipeline) embed(ctx context.Context, a *store.Attempt, chunks []rag.Chunk) ([]rag.Vector, error) {
+	space := p.Embedder.Space()
+	kind := "embedded " + space.String()
+	vectors := make([]rag.Vector, len(chunks))
+	keys := make([][32]byte, len(chunks))
+	for i := range chunks {
+		keys[i] = sha256.Sum256([]byte(chunks[i].Indexed()))
+	}
+	var in []embed.Input
+	var where []int
+	known := p.get(ctx, kind, keys)
+	for i, k := range keys {
+		if v := decodeVector(known[k]); len(v) == space.Dims {
+			vectors[i] = v
+			continue
+		}
+		in = append(in, embed.Input{Text: chunks[i].Indexed()})
+		where = append(where, i)
+	}
+	done := len(chunks) - len(in)
+	a.SetProgress("chunks", int64(done), int64(len(chunks)))
+	err := embed.All(ctx, p.Embedder, in, 0, func(indexes []int, vs []rag.Vector) error {
+		fresh := make(map[[32]byte][]byte, len(vs))
+		for i, v := range vs {
+			k := where[indexes[i]]
+			vectors[k] = v
+			fresh[keys[k]] = encodeVector(v)
+		}
+		p.put(ctx, kind, fresh)
+		done += len(vs)
+		a.SetProgress("chunks", int64(done), int64(len(chunks)))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("embed with %s: %w", space.Model, err)
+	}
+	return vectors, nil
+}
+
+func encodeVector(v rag.Vector) []byte {
+	b := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+func decodeVector(b []byte) rag.Vector {
+	v := make(rag.Vector, len(b)/4)
+	for i := range v {
+		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return v
+}
+
+// get and put use the cache as far as it answers: work is done again rather
+// than failed for it.
+func (p *Pipeline) get(ctx context.Context, kind string, keys [][32]byte) map[[32]byte][]byte {
+	if len(keys) == 0 {
+		return nil
+	}
+	m, err := p.Cache.CacheGet(ctx, kind, keys)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		p.Log.Warn("cache read", "kind", kind, "err", err)
+	}
+	return m
+}
+
+func (p *Pipeline) put(ctx context.Context, kind string, values map[[32]byte][]byte) {
+	if err := p.Cache.CachePut(ctx, kind, values); err != nil && !errors.Is(err, context.Canceled) {
+		p.Log.Warn("cache write", "kind", kind, "err", err)
+	}
+}

@@ -1,0 +1,309 @@
+// Package runner claims jobs and runs them, a few at a time, until told to
+// stop.
+package runner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"ragprocessor/event"
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+)
+
+// A Runner works on the jobs of a store. Its fields must not change after
+// [Runner.Run] is called.
+type Runner struct {
+	Store *store.Store
+	Do    func(context.Context, *store.Attempt) error // usually pipeline.Run
+	Log   *slog.Logger
+	Name  string // of this worker, for people: host and process
+
+	Workers int           // jobs at once; 0 means 2
+	Poll    time.Duration // how often an idle worker looks for work that nothing hinted at; 0 means 500 ms
+	Grace   time.Duration // how long Run lets jobs go on after ctx is done; 0 means 8 s
+	Backoff Backoff
+
+	// UntilIdle makes Run return when there is nothing left that is due or waits
+	// for its next attempt, instead of waiting for more.
+	UntilIdle bool
+
+	mu   sync.Mutex
+	held map[string]*store.Attempt // by job ID
+}
+
+// A Backoff says how long a job waits for its next attempt: Base after the
+// first failure, twice as long after each further one, at most Max, and of
+// that a random share between a half and the whole. These are the incumbent's
+// rules.
+type Backoff struct {
+	Base time.Duration // 0 means 2 s
+	Max  time.Duration // 0 means 1 min
+}
+
+// After returns the wait after the given number of failures.
+func (b Backoff) After(failures int) time.Duration {
+	base, limit := cmp.Or(b.Base, 2*time.Second), cmp.Or(b.Max, time.Minute)
+	d := limit
+	if n := max(0, failures-1); n < 20 && base<<n < limit {
+		d = base << n
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// Run works until ctx is done, then claims no more, waits up to Grace for the
+// jobs at hand, stops those that remain and gives them back. It returns when
+// every job is ended or given back, or the database did not answer for long
+// enough that their leases have run out.
+func (r *Runner) Run(ctx context.Context) {
+	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	r.mu.Lock()
+	r.held = map[string]*store.Attempt{}
+	r.mu.Unlock()
+
+	hints := r.Store.Bus().Subscribe(256)
+	defer hints.Close()
+	var jobs, beats sync.WaitGroup
+	defer beats.Wait()
+	ended := make(chan struct{})
+	defer close(ended)
+	beats.Go(func() { r.beat(work, ended) })
+
+	free := cmp.Or(r.Workers, 2)
+	done := make(chan struct{}, free)
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+	look, workers := true, free
+	for ctx.Err() == nil {
+		for look && free > 0 && ctx.Err() == nil {
+			if !r.current(work) {
+				look = false
+				break
+			}
+			as, err := r.Store.Claim(work, r.Name, free)
+			if err != nil {
+				r.Log.Warn("claim", "err", err)
+			}
+			for _, a := range as {
+				free--
+				jobs.Go(func() {
+					r.one(work, a)
+					done <- struct{}{}
+				})
+			}
+			if len(as) == 0 {
+				look = false
+				if r.UntilIdle && err == nil && free == workers && r.idle(work) {
+					return
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-done:
+			free++
+			for len(done) > 0 {
+				<-done
+				free++
+			}
+			look = true
+		case <-hints.Ready():
+			look = r.heed(work, hints.Take()) || look
+		case <-poll.C:
+			every := cmp.Or(r.Poll, 500*time.Millisecond)
+			poll.Reset(every/2 + rand.N(every)) // so that many workers do not ask at once
+			look = true
+		}
+	}
+	grace := time.AfterFunc(cmp.Or(r.Grace, 8*time.Second), func() { stop(errShutdown) })
+	defer grace.Stop()
+	jobs.Wait()
+}
+
+// errShutdown is the cause of a job's end because the worker shuts down.
+var errShutdown = errors.New("the worker is shutting down")
+
+// idle reports whether no job is due, runs anywhere or waits for its next
+// attempt.
+func (r *Runner) idle(ctx context.Context) bool {
+	s, err := r.Store.Stats(ctx)
+	if err != nil {
+		r.Log.Warn("stats", "err", err)
+		return false
+	}
+	for stage, n := range s.ByStage {
+		if n > 0 && !lifecycle.Ended(stage) {
+			return false
+		}
+	}
+	return true
+}
+
+// heed reports whether a hint says that a job may be due, and sees at once to
+// jobs at hand that were cancelled or superseded.
+func (r *Runner) heed(ctx context.Context, hints []event.Hint) (due bool) {
+	var mine []*store.Attempt
+	r.mu.Lock()
+	for _, h := range hints {
+		switch lifecycle.Signal(h.Signal) {
+		case "", lifecycle.Enqueue, lifecycle.Requeue, lifecycle.Supersede, lifecycle.Release:
+			due = true
+		}
+		switch lifecycle.Signal(h.Signal) {
+		case "", lifecycle.RequestCancel, lifecycle.Supersede:
+			if a := r.held[h.JobID]; a != nil {
+				mine = append(mine, a)
+			} else if h.JobID == "" {
+				for _, a := range r.held {
+					mine = append(mine, a)
+				}
+			}
+		}
+	}
+	r.mu.Unlock()
+	if len(mine) > 0 {
+		if err := r.Store.Beat(ctx, mine, true); err != nil {
+			r.Log.Warn("beat", "err", err)
+		}
+	}
+	return due
+}
+
+// current reports whether the leases of the jobs at hand are known to hold,
+// and sees to those that are not. After an outage a worker must do so before it
+// claims, or it would take over its own jobs.
+func (r *Runner) current(ctx context.Context) bool {
+	var old []*store.Attempt
+	r.mu.Lock()
+	for _, a := range r.held {
+		if time.Since(a.Confirmed()) > r.Store.Leases()/2 {
+			old = append(old, a)
+		}
+	}
+	r.mu.Unlock()
+	if len(old) == 0 {
+		return true
+	}
+	if err := r.Store.Beat(ctx, old, true); err != nil {
+		r.Log.Warn("no claim while leases are not confirmed", "jobs", len(old), "err", err)
+		return false
+	}
+	return true
+}
+
+// beat renews the leases of the jobs at hand until ended is closed.
+func (r *Runner) beat(ctx context.Context, ended <-chan struct{}) {
+	t := time.NewTicker(r.Store.Leases() / 10)
+	defer t.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-t.C:
+		}
+		r.mu.Lock()
+		var mine []*store.Attempt
+		for _, a := range r.held {
+			mine = append(mine, a)
+		}
+		r.mu.Unlock()
+		// A beat that outlives the lease is worth nothing.
+		bctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Store.Leases()/2)
+		if err := r.Store.Beat(bctx, mine, false); err != nil {
+			r.Log.Warn("beat", "jobs", len(mine), "err", err)
+		}
+		cancel()
+	}
+}
+
+// one runs a job and records how the attempt ended. It is the only place that
+// decides between trying again and giving up.
+func (r *Runner) one(work context.Context, a *store.Attempt) {
+	j := a.Job()
+	log := r.Log.With("job_id", j.ID, "attempt", j.Attempt)
+	r.mu.Lock()
+	r.held[j.ID] = a
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		if r.held[j.ID] == a { // a newer attempt at the same job may be here by now
+			delete(r.held, j.ID)
+		}
+		r.mu.Unlock()
+		a.Close()
+	}()
+
+	ctx, cancel := context.WithCancelCause(work)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-a.Lost():
+			cancel(a.Err())
+		case <-ctx.Done():
+		}
+	}()
+	err := r.do(ctx, a)
+	stage := a.Job().Stage
+	cancel(nil)
+	<-watched
+
+	// What is left to write must be written even while the worker shuts down,
+	// but not for longer than the lease, after which others see to the job.
+	last, end := context.WithTimeout(context.WithoutCancel(work), r.Store.Leases())
+	defer end()
+	switch lost := a.Err(); {
+	case err == nil:
+		return
+	case errors.Is(lost, rag.ErrStale):
+		log.Warn("left: the job moved on without this worker", "stage", stage)
+		return
+	case errors.Is(lost, rag.ErrCancelRequested):
+		err = a.AcknowledgeCancel(last)
+	case lost != nil:
+		log.Error("left: the database refused a stage write", "stage", stage, "err", lost)
+		return
+	case errors.Is(context.Cause(work), errShutdown):
+		err = a.Release(last)
+	default:
+		err = r.giveUp(last, a, stage, err, log)
+	}
+	if errors.Is(err, rag.ErrCancelRequested) { // asked for in the meantime
+		err = a.AcknowledgeCancel(last)
+	}
+	if err != nil {
+		log.Error("the end of the attempt was not recorded; the lease will run out", "stage", stage, "err", err)
+	}
+}
+
+// do calls r.Do and turns a panic into an error.
+func (r *Runner) do(ctx context.Context, a *store.Attempt) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{p}
+			r.Log.Error("panic", "job_id", a.Job().ID, "panic", p, "stack", stack())
+		}
+	}()
+	return r.Do(ctx, a)
+}
+
+// giveUp records a failed attempt: the job is tried again, or it has failed.
+func (r *Runner) giveUp(ctx context.Context, a *store.Attempt, stage rag.Stage, cause error, log *slog.Logger) error {
+	j := a.Job()
+	final := rag.IsPermanent(cause) || j.Attempt >= j.AttemptLimit
+	f := rag.FailureOf(cause, stage, final)
+	if final {
+		log.Error("attempt failed for good", "stage", stage, "err", cause)
+		return a.Fail(ctx, f)
+	}
+	wait := r.Backoff.After(lifecycle.Attempts - (j.AttemptLimit - j.Attempt))
+	log.Warn("attempt failed; the job will be tried again", "stage", stage, "err", cause, "in", wait)
+	return a.Retry(ctx, f, wait)
+}
