@@ -314,7 +314,7 @@ func (s *pdfSession) meta() map[string]string {
 // returns as it is.
 func pdfDate(s string) string {
 	t := strings.ReplaceAll(strings.TrimPrefix(s, "D:"), "'", "")
-	for _, layout := range []string{"20060102150405-0700", "20060102150405Z0700", "20060102150405Z", "20060102150405", "200601021504", "20060102"} {
+	for _, layout := range []string{"20060102150405-0700", "20060102150405Z0000", "20060102150405Z", "20060102150405", "200601021504", "20060102"} {
 		if d, err := time.Parse(layout, t); err == nil {
 			return d.Format(time.RFC3339)
 		}

@@ -18,7 +18,7 @@ var (
 	// pdfNumbered matches the number of a numbered heading.
 	pdfNumbered = regexp.MustCompile(`^(?:(?i:chapter|section|part|appendix|annex)\s+)?((?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,4}|[IVX]{1,5})[.:]?\s+\p{Lu}`)
 
-	pdfCaptioned = regexp.MustCompile(`^(?i:table|figure|fig\.|tableau|abbildung|abb\.|tabelle|chart|exhibit|scheme|box|listing|algorithm)\s*[A-Z]?[.\d-]*\d[a-z]?\s*[.:–—|]`)
+	pdfCaptioned = regexp.MustCompile(`^(?i:table|figure|fig\.|tableau|abbildung|abb\.|tabelle|chart|exhibit|scheme|box|listing|algorithm)\s*[A-Z]?[.\d-]*\d[a-z]?\s*(?:[.:–—|]|$)`)
 
 	pdfNoteMark = regexp.MustCompile(`^(?:\d{1,3}|[*†‡§¶]{1,3}|\(\d{1,2}\)|\[\d{1,2}\])\s*\S`)
 )
@@ -99,7 +99,8 @@ func (l *pdfLayout) isHeading(b, after *pdfBlock) bool {
 	if _, ok := l.titles[pdfKey(b.text)]; ok {
 		return true
 	}
-	if pdfBullet.MatchString(b.text) || pdfOrdinal.MatchString(b.text) && !b.lines[0].bold && b.size() < 1.3*l.body {
+	// What looks like a heading at the foot of a page has nothing to head.
+	if b.y0 > 0.92*b.page.h || pdfBullet.MatchString(b.text) || pdfOrdinal.MatchString(b.text) && !b.lines[0].bold && b.size() < 1.3*l.body {
 		return false
 	}
 	if b.size() > 1.12*l.body {
@@ -239,7 +240,8 @@ func (l *pdfLayout) listLevels(blocks []*pdfBlock) {
 }
 
 // title returns the title of the document: its own if it says something,
-// otherwise the first of the highest headings of the first page with text.
+// otherwise the first of the highest headings in the upper half of the first
+// page with text.
 func (l *pdfLayout) title(own string, els []rag.Element) string {
 	lower := strings.ToLower(own)
 	junk := len([]rune(own)) < 3 || strings.HasPrefix(lower, "microsoft word") || strings.HasPrefix(lower, "untitled") ||
@@ -253,7 +255,8 @@ func (l *pdfLayout) title(own string, els []rag.Element) string {
 		if e.Where.Page > l.pages[0].number {
 			break
 		}
-		if e.Kind == rag.Heading && e.Level < level {
+		_, height := l.pages[0].frame.shownSize()
+		if e.Kind == rag.Heading && e.Level < level && e.Where.Boxes[0].Y0 < height/2 {
 			best, level = e.Text, e.Level
 		}
 	}

@@ -172,13 +172,17 @@ func (l *pdfLayout) dropFurniture(lines [][]pdfLine) {
 		enough = 2
 	}
 	for i, p := range l.pages {
+		top, bottom := p.h, 0.0
+		for _, line := range lines[i] {
+			top, bottom = min(top, line.y0), max(bottom, line.y1)
+		}
 		lines[i] = slices.DeleteFunc(lines[i], func(line pdfLine) bool {
+			if (line.y1 < 0.12*p.h && line.y0 <= top || line.y0 > 0.88*p.h && line.y1 >= bottom) && pdfPageNumber.MatchString(line.text()) {
+				return true
+			}
 			k, ok := keyOf(p, line)
 			if !ok {
 				return false
-			}
-			if (line.y1 < 0.08*p.h || line.y0 > 0.92*p.h) && pdfPageNumber.MatchString(line.text()) {
-				return true
 			}
 			near := 0
 			for _, y := range places[k] {
@@ -250,7 +254,8 @@ func (l *pdfLayout) arrange(p *pdfPage, lines []pdfLine) []*pdfBlock {
 			cur = nil
 		}
 	}
-	for _, group := range c.cut(lines, 0) {
+	groups := c.cut(lines, 0)
+	for _, group := range groups {
 		slices.SortStableFunc(group, func(a, b pdfLine) int {
 			if math.Abs(a.y0-b.y0) > 0.5*min(a.h(), b.h()) {
 				return cmp.Compare(a.y0, b.y0)
@@ -260,13 +265,16 @@ func (l *pdfLayout) arrange(p *pdfPage, lines []pdfLine) []*pdfBlock {
 			}
 			return cmp.Compare(a.x0, b.x0)
 		})
+	}
+	leading := pdfLeading(slices.Concat(groups...), l.body)
+	for _, group := range groups {
 		for _, line := range group {
 			if line.block != nil {
 				flush()
 				blocks = append(blocks, line.block)
 				continue
 			}
-			if len(cur) > 0 && l.breaks(cur, line) {
+			if len(cur) > 0 && l.breaks(cur, line, leading) {
 				flush()
 			}
 			cur = append(cur, line)
@@ -284,11 +292,29 @@ func pdfNewBlock(p *pdfPage, lines []pdfLine) *pdfBlock {
 	return b
 }
 
-// breaks reports whether a new paragraph begins with line after cur.
-func (l *pdfLayout) breaks(cur []pdfLine, line pdfLine) bool {
+// pdfLeading returns the usual gap between two lines of a paragraph, that
+// below a long line. It is 0 if too few lines are long.
+func pdfLeading(lines []pdfLine, body float64) float64 {
+	var gaps []float64
+	for i := 1; i < len(lines); i++ {
+		a, b := lines[i-1], lines[i]
+		if gap := b.y0 - a.y1; a.w() > 25*body && math.Abs(a.x1-b.x1) < 3*body && math.Abs(a.size-b.size) < 0.6 && gap > 0 && gap < 2*body {
+			gaps = append(gaps, gap)
+		}
+	}
+	if len(gaps) < 5 {
+		return 0
+	}
+	slices.Sort(gaps)
+	return gaps[len(gaps)/2]
+}
+
+// breaks reports whether a new paragraph begins with line after cur, where
+// lines of a paragraph usually are leading apart.
+func (l *pdfLayout) breaks(cur []pdfLine, line pdfLine, leading float64) bool {
 	first, last := cur[0], cur[len(cur)-1]
 	gap := line.y0 - last.y1
-	if gap > 0.75*max(last.size, line.size) || gap < -3*line.size || math.Abs(line.size-last.size) > 1 {
+	if gap > max(0.75*max(last.size, line.size), 1.4*leading) || gap < -3*line.size || math.Abs(line.size-last.size) > 1 {
 		return true
 	}
 	text := line.text()
@@ -296,7 +322,7 @@ func (l *pdfLayout) breaks(cur []pdfLine, line pdfLine) bool {
 		return true
 	}
 	if line.sameRow(last.pdfBox) {
-		return false
+		return max(line.x0-last.x1, last.x0-line.x1) > 3*l.body
 	}
 	if line.bold != last.bold && (len(cur) == 1 || line.bold) {
 		return true

@@ -80,7 +80,10 @@ func pdfCutRow(row []pdfWord) []pdfLine {
 	for i := 1; i < len(row); i++ {
 		a, b := row[i-1], row[i]
 		wide := 1.15
-		if b.order != a.order+1 {
+		switch {
+		case pdfNumeric(a.text) && pdfNumeric(b.text):
+			wide = 0.45
+		case b.order != a.order+1:
 			wide = 0.7
 		}
 		if b.x0-a.x1 > wide*max(a.size, b.size, 4) {

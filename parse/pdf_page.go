@@ -89,6 +89,12 @@ func (f pdfFrame) size() (w, h float64) {
 	return f.box.w(), f.box.h()
 }
 
+// shownSize returns the size of the page as it is shown.
+func (f pdfFrame) shownSize() (w, h float64) {
+	f.turns = f.shown
+	return f.size()
+}
+
 func (f pdfFrame) point(x, y float64) (float64, float64) {
 	switch f.turns {
 	case 1:

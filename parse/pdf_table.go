@@ -193,8 +193,14 @@ func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
 		root := pdfRoot(parent, r*nc+c)
 		cells[root] = append(cells[root], w)
 	}
-	if len(cells) < 2 {
-		return nil
+	drawn := 0
+	for i := range parent {
+		if parent[i] == i {
+			drawn++
+		}
+	}
+	if len(cells) < 2 || 4*len(cells) < drawn {
+		return nil // a frame, or the grid of a chart
 	}
 	lines := map[int][]pdfLine{}
 	for k, words := range cells {
@@ -388,6 +394,9 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 		}
 		rows = append(rows, row{l.pdfBox, []int{i}})
 	}
+	for _, r := range rows {
+		slices.SortStableFunc(r.pieces, func(a, b int) int { return cmp.Compare(lines[a].x0, lines[b].x0) })
+	}
 	used := make([]bool, len(lines))
 	for s := 0; s < len(rows); s++ {
 		if len(rows[s].pieces) < 2 {
@@ -404,7 +413,8 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 			}
 			// A row of one piece goes along if it is short and the table
 			// goes on below it.
-			if e+1 >= len(rows) || len(rows[e+1].pieces) < 2 || rows[e].y0-rows[e-1].y1 > 1.2*body ||
+			if e+1 >= len(rows) || len(rows[e+1].pieces) < 2 ||
+				rows[e].y0-rows[e-1].y1 > 1.2*body && len(rows[e+1].pieces) < 3 ||
 				lines[rows[e].pieces[0]].w() > 0.6*rows[s].w() {
 				break
 			}
@@ -416,25 +426,28 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 			s = max(s, e-1)
 			continue
 		}
-		most, chars, pieces := 0, 0, 0
+		chars, pieces := 0, 0
+		var perRow []int
 		for _, r := range rows[s:e] {
-			most = max(most, len(r.pieces))
+			perRow = append(perRow, len(r.pieces))
 			pieces += len(r.pieces)
 			for _, k := range r.pieces {
 				chars += len(lines[k].text())
 			}
 		}
 		// The rows with the most pieces tell the columns: those with fewer may
-		// have headings that span several.
+		// have headings that span several. The few with more are torn apart.
+		slices.SortFunc(perRow, func(a, b int) int { return cmp.Compare(b, a) })
+		most := perRow[len(perRow)*3/20]
 		var core []pdfBox
 		for _, r := range rows[s:e] {
-			if 3*len(r.pieces) >= 2*most {
+			if n := len(r.pieces); 3*n >= 2*most && n <= most {
 				for _, k := range r.pieces {
 					core = append(core, lines[k].pdfBox)
 				}
 			}
 		}
-		cols := pdfColumns(core, 0.2*body)
+		cols := pdfColumns(core, 0.1*body)
 		mean := chars / pieces
 		words, counts := make([]int, len(cols)), make([]int, len(cols))
 		for _, r := range rows[s:e] {
@@ -449,7 +462,8 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 			prose = prose && words[c] >= 4*counts[c]
 		}
 		// Prose in columns is no table.
-		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 || prose {
+		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 || prose ||
+			4*pieces < len(cols)*(e-s) { // or little but gaps, as among the labels of a chart
 			s = e - 1
 			continue
 		}
@@ -484,7 +498,7 @@ func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBloc
 func pdfColumnOf(cols [][2]float64, piece pdfBox) int {
 	best, least := 0, math.Inf(1)
 	for i, col := range cols {
-		if o := min(piece.x1, col[1]) - max(piece.x0, col[0]); o > 0.5*min(piece.w(), col[1]-col[0]) {
+		if o := min(piece.x1, col[1]) - max(piece.x0, col[0]); o > 0.25*min(piece.w(), col[1]-col[0]) {
 			return i
 		}
 		if d := math.Abs(piece.cx() - (col[0]+col[1])/2); d < least {
