@@ -139,6 +139,68 @@ func TestSplit(t *testing.T) {
 			},
 		},
 		{
+			name: "code that begins indented",
+			in:   []rag.Element{{Kind: rag.Code, Text: "\n  \nif a b c d e f:\n\tg h i j\n\n\tk l m n o p q\n\n"}},
+			want: []rag.Chunk{
+				{Text: "if a b c d e f:\n\tg h i j", Kind: rag.Code, Tokens: 11},
+				{Text: "\tk l m n o p q", Kind: rag.Code, Tokens: 7},
+			},
+		},
+		{
+			name: "a long header is not repeated",
+			in: []rag.Element{{Kind: rag.Table, HeaderRows: 1, Rows: [][]string{
+				{sentence("Header", 12)}, {sentence("One", 8)}, {sentence("Two", 9)},
+			}}},
+			want: []rag.Chunk{
+				{Text: sentence("Header", 12), Kind: rag.Table, Tokens: 12},
+				{Text: sentence("One", 8), Kind: rag.Table, Tokens: 8},
+				{Text: sentence("Two", 9), Kind: rag.Table, Tokens: 9},
+			},
+		},
+		{
+			name: "a row with which the header does not fit the model stands without it",
+			in: []rag.Element{{Kind: rag.Table, HeaderRows: 1, Where: rag.Locator{Line: 1, LineEnd: 3}, Rows: [][]string{
+				{sentence("Header", 9)}, {sentence("Long", 35)}, {"short"},
+			}}},
+			want: []rag.Chunk{
+				{Text: sentence("Header", 9), Where: rag.Locator{Line: 1}, Kind: rag.Table, Tokens: 9},
+				{Text: sentence("Long", 35), Where: rag.Locator{Line: 2}, Kind: rag.Table, Tokens: 35},
+				{Text: sentence("Header", 9) + "\nshort", Where: rag.Locator{Line: 3}, Kind: rag.Table, Tokens: 10},
+			},
+		},
+		{
+			name: "a row that the model cannot read is cut between sentences",
+			in:   []rag.Element{{Kind: rag.Table, Rows: [][]string{{sentence("A", 14) + " " + sentence("B", 18), sentence("C", 15)}}}},
+			want: []rag.Chunk{
+				{Text: sentence("A", 14), Kind: rag.Table, Tokens: 14},
+				{Text: sentence("B", 18), Kind: rag.Table, Tokens: 18},
+				{Text: "| " + sentence("C", 15), Kind: rag.Table, Tokens: 16},
+			},
+		},
+		{
+			name: "rows without lines of their own are cited with the table's",
+			in: []rag.Element{{Kind: rag.Table, Where: rag.Locator{Line: 1, LineEnd: 7, Sheet: "S", Range: "A1:B9"}, Rows: [][]string{
+				{sentence("One", 9)}, {sentence("Two", 9)},
+			}}},
+			want: []rag.Chunk{
+				{Text: sentence("One", 9), Where: rag.Locator{Line: 1, LineEnd: 7, Sheet: "S", Range: "A1:B9"}, Kind: rag.Table, Tokens: 9},
+				{Text: sentence("Two", 9), Where: rag.Locator{Line: 1, LineEnd: 7, Sheet: "S", Range: "A1:B9"}, Kind: rag.Table, Tokens: 9},
+			},
+		},
+		{
+			name: "places that are not in order",
+			in:   []rag.Element{para("a", rag.Locator{Page: 3, PageEnd: 4, Slide: 2, Line: 7}), para("b", rag.Locator{Page: 1, PageEnd: 2, Slide: 2, Para: 5})},
+			want: []rag.Chunk{{Text: "a\n\nb", Where: rag.Locator{Page: 1, PageEnd: 4, Slide: 2, Line: 7, Para: 5}, Elements: [2]int{0, 1}, Kind: rag.Paragraph, Tokens: 2}},
+		},
+		{
+			name: "a heading without a level is of the first",
+			in:   []rag.Element{title(0, "A"), title(1, "B"), para(sentence("One", 8), rag.Locator{}), para(sentence("Two", 9), rag.Locator{})},
+			want: []rag.Chunk{
+				{Text: "A\nB\n" + sentence("One", 8), Elements: [2]int{0, 2}, Tokens: 10},
+				{Text: sentence("Two", 9), Path: []string{"B"}, Elements: [2]int{3, 3}, Kind: rag.Paragraph, Tokens: 10},
+			},
+		},
+		{
 			name: "rows of a CSV file have lines",
 			in: []rag.Element{{Kind: rag.Table, Where: rag.Locator{Line: 1, LineEnd: 2}, Rows: [][]string{
 				strings.Fields("a b c d e"), strings.Fields("f g h i j"),
@@ -224,8 +286,35 @@ func TestSplitLongPath(t *testing.T) {
 		t.Errorf("path %q, want the beginning of the innermost heading", last.Path)
 	}
 	for _, c := range got {
+		if n := words(strings.Join(c.Path, " ")); n > small.ModelMax/4 {
+			t.Errorf("path %q of chunk %d has %d tokens, more than a quarter of the model's %d", c.Path, c.Index, n, small.ModelMax)
+		}
 		if n := words(c.Indexed()); n > small.ModelMax {
 			t.Errorf("chunk %d has %d tokens, more than the model's %d", c.Index, n, small.ModelMax)
+		}
+	}
+}
+
+// A tokenizer may count the whole as more than its parts.
+func TestSplitTokensAreNotAdditive(t *testing.T) {
+	opt := chunk.Options{Target: 10, Max: 10, ModelMax: 10, Tokens: func(s string) int { return words(s) + 8*strings.Count(s, "\n") }}
+	tests := []struct {
+		name string
+		in   []rag.Element
+		want []string
+	}{
+		{"paragraphs", []rag.Element{para("a b", rag.Locator{}), para("c d", rag.Locator{})}, []string{"a b", "c d"}},
+		{"header", []rag.Element{{Kind: rag.Table, HeaderRows: 1, Rows: [][]string{{"h"}, {"a b"}}}}, []string{"h", "a b"}},
+		{"repeated header", []rag.Element{{Kind: rag.Table, HeaderRows: 1, Rows: [][]string{{"h"}, {"a b c d e f"}, {"g h i j k l"}}}},
+			[]string{"h", "a b c d e f", "g h i j k l"}},
+	}
+	for _, tt := range tests {
+		var got []string
+		for _, c := range chunk.Split(&rag.Document{Elements: tt.in}, opt) {
+			got = append(got, c.Text)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }

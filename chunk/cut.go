@@ -165,7 +165,7 @@ func abbreviation(word string) bool {
 }
 
 // breakPoint returns where to cut text, which has no better place: near its
-// middle, after a line, a sentence of a script without spaces, a word, or, in
+// middle, after a line, a word, a mark within a script without spaces, or, in
 // a monstrous word, a character as readers see it. It returns len(text) if
 // text is a single character.
 func breakPoint(text string) int {
@@ -202,8 +202,6 @@ func breakPoint(text string) int {
 func breakRank(r rune) int {
 	switch {
 	case r == '\n':
-		return 4
-	case r == '。' || r == '！' || r == '？' || r == '।' || r == '؟' || r == '۔':
 		return 3
 	case unicode.IsSpace(r):
 		return 2

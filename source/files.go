@@ -70,18 +70,14 @@ func (f *Files) Open(ctx context.Context, object rag.Object, generation int64) (
 // and the name of path in it. It compares names only and looks at no file. A
 // root that is path itself stands for a single file: dir is then its folder.
 func Beneath(roots []string, path string) (dir, name string, ok bool) {
-	best := ""
 	for _, root := range roots {
 		root = filepath.Clean(root)
-		if !filepath.IsAbs(root) || len(root) < len(best) {
-			continue
-		}
 		if root == path {
 			return filepath.Dir(path), filepath.Base(path), true
 		}
 		rel, err := filepath.Rel(root, path)
-		if err == nil && filepath.IsLocal(rel) {
-			dir, name, ok, best = root, rel, true, root
+		if err == nil && filepath.IsLocal(rel) && len(root) >= len(dir) {
+			dir, name, ok = root, rel, true
 		}
 	}
 	return dir, name, ok
@@ -139,10 +135,16 @@ func openBlob(root *os.Root, name string) (*Blob, error) {
 
 func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	// Looking first keeps us from opening a device at all, which can have
-	// effects. What counts is the look at the opened file, below.
+	// effects. What counts is the look at the opened file.
 	if fi, err := root.Stat(name); err == nil && !fi.Mode().IsRegular() {
 		return nil, nil, notRegular(name, fi.Mode())
 	}
+	return openChecked(root, name)
+}
+
+// openChecked opens name, whatever it has become since anyone looked at it,
+// and refuses it if it is not a regular file.
+func openChecked(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	// Without openFlags the open of a pipe waits until someone writes to it.
 	f, err := root.OpenFile(name, os.O_RDONLY|openFlags, 0)
 	if err != nil {

@@ -173,6 +173,28 @@ func TestFilesRefuses(t *testing.T) {
 	}
 }
 
+func TestBeneath(t *testing.T) {
+	tests := []struct {
+		roots     []string
+		dir, name string
+		ok        bool
+	}{
+		{[]string{"/a", "/a/b", "/"}, "/a/b", "c/d", true},
+		{[]string{"/a/b", "/a"}, "/a/b", "c/d", true},
+		{[]string{"/a", "/a/b/c/d"}, "/a/b/c", "d", true},
+		{[]string{"/"}, "/", "a/b/c/d", true},
+		{[]string{"/a/b/"}, "/a/b", "c/d", true},
+		{[]string{"/a/bc", "/a/b/c/e", "/a/b/c/d/e", "a", ".", ""}, "", "", false},
+		{nil, "", "", false},
+	}
+	for _, tt := range tests {
+		dir, name, ok := source.Beneath(tt.roots, "/a/b/c/d")
+		if dir != tt.dir || name != tt.name || ok != tt.ok {
+			t.Errorf("Beneath(%q) = %q, %q, %v; want %q, %q, %v", tt.roots, dir, name, ok, tt.dir, tt.name, tt.ok)
+		}
+	}
+}
+
 func TestFilesPermissionDenied(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything")

@@ -6,11 +6,35 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"ragprocessor/rag"
 )
+
+// A path may become something else between the look at it and the open.
+func TestOpenChecked(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, name := range []string{"pipe", "."} {
+		f, _, err := openChecked(root, name)
+		if err == nil {
+			f.Close()
+		}
+		if e, ok := errors.AsType[*rag.Error](err); !ok || e.Code != "not_regular_file" {
+			t.Errorf("openChecked(%q) = %v, want not_regular_file", name, err)
+		}
+	}
+}
 
 func TestSaveErrorDiskFull(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {

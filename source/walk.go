@@ -154,7 +154,7 @@ func (w *walker) folder(dir string, entries []fs.DirEntry, above []rules) error 
 				}
 				continue
 			}
-			above = append(slices.Clip(above), rules{file, ParseIgnore(dir, text)})
+			above = append(above, rules{file, ParseIgnore(dir, text)})
 		}
 	}
 	for _, e := range entries {

@@ -179,6 +179,7 @@ func TestWalkUnreadable(t *testing.T) {
 		if err := os.Chmod(filepath.Join(root, "locked"), 0); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { os.Chmod(filepath.Join(root, "locked"), 0o700) }) // so that it can be removed
 		want = append(want, "locked: permission_denied")
 	}
 	got, _ := walk(t, root, source.WalkOptions{})

@@ -296,7 +296,6 @@ func (t *tracker) update(now time.Time, snap *snapshot) (changes []Change, next 
 		case fp != e.Fingerprint:
 			seen[name] = pending{op: Changed, state: e.Fingerprint}
 		}
-		delete(t.skipped, name)
 	}
 	for name, e := range snap.skipped {
 		if t.skipped[name] != e.Skipped.Code {

@@ -129,6 +129,10 @@ func TestTrackerForgetsNothing(t *testing.T) {
 			t.Errorf("look %d: %d changes, want both again", i, got)
 		}
 	}
+	changes, _ := tr.update(now, look("b=1"))
+	for _, c := range changes {
+		tr.told(c)
+	}
 	if known["a"] != "1" || len(known) != 1 {
 		t.Errorf("the caller's map was changed: %v", known)
 	}
