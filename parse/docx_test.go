@@ -14,6 +14,26 @@ func TestDocxGolden(t *testing.T) { goldenFormat(t, "docx") }
 
 func FuzzDocx(f *testing.F) { fuzzFormat(f, "docx") }
 
+// FuzzDocxXML fuzzes what is in the archive, which FuzzDocx seldom reaches.
+func FuzzDocxXML(f *testing.F) {
+	main := ooxmlSeeds(f, "docx", "word/document.xml", 40<<10)
+	styles := append(ooxmlSeeds(f, "docx", "word/numbering.xml", 10<<10), docxTestStyles, docxTestNumbering)
+	for i, s := range main {
+		f.Add(s, styles[i%len(styles)])
+	}
+	f.Fuzz(func(t *testing.T, main, part string) {
+		// One part takes the place of all others.
+		doc, err := ooxmlParse(t, docxParser{}, ooxmlFile(t,
+			"word/document.xml", main,
+			"word/_rels/document.xml.rels", ooxmlRelsPart("rId1", "styles", "part.xml", "rId2", "numbering", "part.xml", "rId3", "footnotes", "part.xml",
+				"rId4", "comments", "part.xml", "rId5", "chart", "part.xml", "rId6", "diagramData", "part.xml", "rId7", "aFChunk", "part.xml"),
+			"word/part.xml", part,
+			"docProps/core.xml", part,
+			"docProps/app.xml", part))
+		checkResult(t, doc, err)
+	})
+}
+
 // docxPar returns a paragraph with the given properties and one run.
 func docxPar(pr, text string) string {
 	return `<w:p><w:pPr>` + pr + `</w:pPr><w:r><w:t xml:space="preserve">` + text + `</w:t></w:r></w:p>`

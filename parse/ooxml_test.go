@@ -72,6 +72,28 @@ func ooxmlParse(t testing.TB, p Parser, file []byte) (*rag.Document, error) {
 	})
 }
 
+// ooxmlSeeds returns a part of each of a format's fixtures that has it, up to
+// size bytes long.
+func ooxmlSeeds(t testing.TB, format, part string, size int64) []string {
+	t.Helper()
+	var seeds []string
+	for _, name := range fixtures(t, format) {
+		p, err := ooxmlOpen(t.Context(), openFixture(t, name))
+		if err != nil {
+			continue // a fixture that must fail
+		}
+		if r, n, err := p.open(part); err != nil || n > size {
+			continue
+		} else if b, err := io.ReadAll(r); err == nil {
+			seeds = append(seeds, string(b))
+		}
+	}
+	if len(seeds) == 0 {
+		t.Fatalf("no fixture has a part %s", part)
+	}
+	return seeds
+}
+
 // ooxmlLines writes elements one a line, for comparison.
 func ooxmlLines(els []rag.Element) []string {
 	var lines []string

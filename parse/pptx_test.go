@@ -2,6 +2,7 @@ package parse
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,27 @@ import (
 func TestPptxGolden(t *testing.T) { goldenFormat(t, "pptx") }
 
 func FuzzPptx(f *testing.F) { fuzzFormat(f, "pptx") }
+
+// FuzzPptxXML fuzzes what is in the archive, which FuzzPptx seldom reaches.
+func FuzzPptxXML(f *testing.F) {
+	layouts := ooxmlSeeds(f, "pptx", "ppt/slideLayouts/slideLayout2.xml", 10<<10)
+	for i, s := range slices.Concat(ooxmlSeeds(f, "pptx", "ppt/slides/slide1.xml", 40<<10), ooxmlSeeds(f, "pptx", "ppt/slides/slide2.xml", 40<<10)) {
+		f.Add(s, layouts[i%len(layouts)])
+	}
+	f.Add(ooxmlSeeds(f, "pptx", "ppt/slides/slide2.xml", 40<<10)[0], ooxmlSeeds(f, "pptx", "ppt/diagrams/data1.xml", 40<<10)[0])
+	f.Fuzz(func(t *testing.T, slide, part string) {
+		// One part takes the place of all others.
+		doc, err := ooxmlParse(t, pptxParser{}, ooxmlFile(t,
+			"ppt/presentation.xml", `<p:presentation `+ooxmlNS+`><p:sldIdLst><p:sldId id="256" r:id="rId1"/></p:sldIdLst></p:presentation>`,
+			"ppt/_rels/presentation.xml.rels", ooxmlRelsPart("rId1", "slide", "slide.xml", "rId2", "commentAuthors", "part.xml"),
+			"ppt/slide.xml", slide,
+			"ppt/_rels/slide.xml.rels", ooxmlRelsPart("rId1", "slideLayout", "part.xml", "rId2", "chart", "part.xml", "rId3", "diagramData", "part.xml",
+				"rId4", "notesSlide", "part.xml", "rId5", "comments", "part.xml"),
+			"ppt/_rels/part.xml.rels", ooxmlRelsPart("rId1", "slideMaster", "slide.xml"),
+			"ppt/part.xml", part))
+		checkResult(t, doc, err)
+	})
+}
 
 // pptxBox returns a text box at a place, in inches.
 func pptxBox(x, y, w, h float64, text string) string {
