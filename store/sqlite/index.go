@@ -29,6 +29,7 @@ type index struct {
 	at     position
 	users  map[string][]*set // in the order of their keys; a slice that was handed out never changes
 	sets   map[int64]*set    // by key
+	chunks int
 }
 
 // A position is a state of the searchable chunks. Later ones are larger.
@@ -49,18 +50,24 @@ type set struct {
 	codes    []uint64 // of the chunks, in order
 }
 
-// search calls fn with a snapshot and the sets of user that are searchable in it.
-func (d *DB) search(ctx context.Context, what, user string, fn func(x *tx, sets []*set) error) error {
+// A searchable is what a user can find in a snapshot.
+type searchable struct {
+	sets   []*set
+	chunks int // in the index, of all users
+}
+
+// search calls fn with a snapshot and what user can find in it.
+func (d *DB) search(ctx context.Context, what, user string, fn func(*tx, searchable) error) error {
 	const patience = 100
 	for try := 0; ; try++ {
 		again := false
 		err := d.read(ctx, what, func(x *tx) error {
-			sets, ok, err := d.index.sync(x, user, try == patience)
+			can, ok, err := d.index.sync(x, user, try == patience)
 			again = !ok
 			if err != nil || again {
 				return err
 			}
-			return fn(x, sets)
+			return fn(x, can)
 		})
 		if err != nil || !again {
 			return err
@@ -68,11 +75,11 @@ func (d *DB) search(ctx context.Context, what, user string, fn func(x *tx, sets 
 	}
 }
 
-// sync brings the index to the snapshot of x and returns the sets of user. It
+// sync brings the index to the snapshot of x and returns what user can find. It
 // returns false if another search has brought it further already: then a newer
 // snapshot is needed. If anew is set the index is loaded anew, for a file that
 // was replaced by an older one.
-func (i *index) sync(x *tx, user string, anew bool) ([]*set, bool, error) {
+func (i *index) sync(x *tx, user string, anew bool) (searchable, bool, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var to position
@@ -80,15 +87,15 @@ func (i *index) sync(x *tx, user string, anew bool) ([]*set, bool, error) {
 	if err := x.get(`SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'rag_documents'), 0),
 		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'rag_removed'), 0), coalesce((SELECT min(seq) FROM rag_removed), 0)`,
 		nil, &to.added, &to.removed, &oldest); err != nil {
-		return nil, false, err
+		return searchable{}, false, err
 	}
 	anew = anew || !i.loaded || oldest > i.at.removed+1
 	switch {
 	case anew:
 	case to == i.at:
-		return i.users[user], true, nil
+		return searchable{i.users[user], i.chunks}, true, nil
 	case to.added < i.at.added || to.removed < i.at.removed:
-		return nil, false, nil
+		return searchable{}, false, nil
 	}
 	from := i.at
 	if anew {
@@ -96,18 +103,19 @@ func (i *index) sync(x *tx, user string, anew bool) ([]*set, bool, error) {
 	}
 	added, removed, err := changes(x, from, anew)
 	if err != nil {
-		return nil, false, err
+		return searchable{}, false, err
 	}
 	if anew {
-		i.users, i.sets = map[string][]*set{}, map[int64]*set{}
+		i.users, i.sets, i.chunks = map[string][]*set{}, map[int64]*set{}, 0
 	}
 	i.remove(removed)
 	for _, s := range added {
 		i.users[s.user] = append(i.users[s.user], s)
 		i.sets[s.key] = s
+		i.chunks += s.count
 	}
 	i.at, i.loaded = to, true
-	return i.users[user], true, nil
+	return searchable{i.users[user], i.chunks}, true, nil
 }
 
 // changes reads what was added and removed since a position. What was added and
@@ -152,6 +160,7 @@ func (i *index) remove(keys []int64) {
 	for _, key := range keys {
 		if s := i.sets[key]; s != nil {
 			users[s.user] = true
+			i.chunks -= s.count
 			delete(i.sets, key)
 		}
 	}
@@ -184,8 +193,14 @@ func selected(sets []*set, f *store.Filter) (out []*set, chunks int) {
 		formats = append(formats, unique.Make(s))
 	}
 	all := len(documents) == 0 && len(categories) == 0 && len(formats) == 0 && f.CreatedAfter.IsZero() && f.CreatedUntil.IsZero()
+	if all {
+		for _, s := range sets {
+			chunks += s.count
+		}
+		return sets, chunks
+	}
 	for _, s := range sets {
-		if all || (len(documents) == 0 || documents[s.document]) &&
+		if (len(documents) == 0 || documents[s.document]) &&
 			(len(categories) == 0 || slices.Contains(categories, s.category)) &&
 			(len(formats) == 0 || slices.Contains(formats, s.format)) &&
 			(f.CreatedAfter.IsZero() || s.created >= micros(f.CreatedAfter)) &&
@@ -233,4 +248,3 @@ func (x *tx) found(sets []*set, best []scored) ([]store.Hit, error) {
 	}
 	return out, nil
 }
-

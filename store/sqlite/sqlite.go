@@ -53,12 +53,13 @@ type Options struct {
 
 // A DB is a SQLite file. Make one with [Open].
 type DB struct {
-	opt     Options
-	path    string
-	writer  *pool // of one connection
-	readers *pool
-	index   index
-	used    touched
+	opt      Options
+	path     string
+	writer   *pool // of one connection
+	readers  *pool
+	index    index
+	used     touched
+	frequent frequencies
 }
 
 var (
@@ -74,11 +75,11 @@ func Open(ctx context.Context, path string, opt Options) (*DB, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	opt.Readers = or(opt.Readers, 4)
-	opt.Candidates = or(opt.Candidates, 1000)
-	opt.ExactBelow = or(opt.ExactBelow, 2000)
-	opt.BusyTimeout = or(opt.BusyTimeout, 10*time.Second)
-	opt.Poll = or(opt.Poll, 200*time.Millisecond)
+	opt.Readers = positive(opt.Readers, 4)
+	opt.Candidates = positive(opt.Candidates, 1000)
+	opt.ExactBelow = positive(opt.ExactBelow, 2000)
+	opt.BusyTimeout = positive(opt.BusyTimeout, 10*time.Second)
+	opt.Poll = positive(opt.Poll, 200*time.Millisecond)
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
@@ -94,7 +95,7 @@ func Open(ctx context.Context, path string, opt Options) (*DB, error) {
 	return d, nil
 }
 
-func or[T int | time.Duration](v, otherwise T) T {
+func positive[T int | time.Duration](v, otherwise T) T {
 	if v <= 0 {
 		return otherwise
 	}

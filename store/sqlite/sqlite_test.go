@@ -79,3 +79,5 @@ func TestDriver(t *testing.T) {
 		}
 	})
 }
+
+func uid() string { return uuid.NewString() }

@@ -148,12 +148,17 @@ func (d *DB) Nearest(ctx context.Context, q store.NearestQuery) ([]store.Hit, er
 	}
 	space := unique.Make(q.Space.String())
 	var out []store.Hit
-	err := d.search(ctx, "nearest", q.UserID, func(x *tx, sets []*set) error {
-		of, _ := selected(sets, &q.Filter)
-		of = slices.DeleteFunc(of, func(s *set) bool { return s.space != space })
-		total := 0
-		for _, s := range of {
-			total += s.count
+	err := d.search(ctx, "nearest", q.UserID, func(x *tx, can searchable) error {
+		of, total := selected(can.sets, &q.Filter)
+		if slices.ContainsFunc(of, func(s *set) bool { return s.space != space }) {
+			var same []*set
+			total = 0
+			for _, s := range of {
+				if s.space == space {
+					same, total = append(same, s), total+s.count
+				}
+			}
+			of = same
 		}
 		candidates := max(d.opt.Candidates, 4*q.N)
 		var ns []int64

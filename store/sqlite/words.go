@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"hash/fnv"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 
 	"golang.org/x/text/unicode/norm"
@@ -98,6 +101,58 @@ func hash(s string) uint64 {
 	return h.Sum64()
 }
 
+// How words are ranked. FTS5 computes BM25 for every row that an expression
+// matches, at about 1 µs a row, so a word that is in every other chunk would
+// make a search slow, though it says next to nothing. Hence:
+//
+//   - Words in more than half of the chunks are left out if there are others.
+//     FTS5 gives them no weight anyway.
+//   - If the rest match more than maxRanked rows, only chunks with one of the
+//     rarer words are ranked. They are ranked by all of them.
+//   - If even the rarest word is in more chunks than that, those with all of
+//     the words are ranked, or the newest.
+const maxRanked = 15_000
+
+// A word is a word of a query with the number of chunks that it is in.
+type word struct {
+	phrase string
+	chunks int
+}
+
+// frequencies remembers in how many chunks words are, since counting the
+// frequent ones takes longer than a search may.
+type frequencies struct {
+	mu    sync.Mutex
+	words map[string]frequency
+}
+
+type frequency struct{ chunks, of int }
+
+// maxFrequencies bounds the memory.
+const maxFrequencies = 20_000
+
+// frequency returns in how many of the total chunks a phrase is. It may be as
+// old as the last time that the number of chunks had changed by a tenth.
+func (d *DB) frequency(x *tx, phrase string, total int) (int, error) {
+	d.frequent.mu.Lock()
+	f, ok := d.frequent.words[phrase]
+	d.frequent.mu.Unlock()
+	if ok && total <= f.of+f.of/10 && total >= f.of-f.of/10 {
+		return f.chunks, nil
+	}
+	f.of = total
+	if err := x.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{"text : " + phrase}, &f.chunks); err != nil {
+		return 0, err
+	}
+	d.frequent.mu.Lock()
+	defer d.frequent.mu.Unlock()
+	if d.frequent.words == nil || len(d.frequent.words) >= maxFrequencies {
+		d.frequent.words = map[string]frequency{}
+	}
+	d.frequent.words[phrase] = f
+	return f.chunks, nil
+}
+
 // Match implements [store.Driver].
 func (d *DB) Match(ctx context.Context, q store.MatchQuery) ([]store.Hit, error) {
 	phrases := queryWords(q.Text)
@@ -105,28 +160,26 @@ func (d *DB) Match(ctx context.Context, q store.MatchQuery) ([]store.Hit, error)
 		return nil, ctx.Err()
 	}
 	var out []store.Hit
-	err := d.search(ctx, "match", q.UserID, func(x *tx, sets []*set) error {
-		of, total := selected(sets, &q.Filter)
-		if total == 0 {
+	err := d.search(ctx, "match", q.UserID, func(x *tx, s searchable) error {
+		of, mine := selected(s.sets, &q.Filter)
+		if mine == 0 {
 			return nil
 		}
-		scope := `"` + userWord(q.UserID) + `"`
-		expr := "scope : " + scope + " AND text : (" + strings.Join(phrases, " OR ") + ")"
-		var best []scored
-		err := x.each("SELECT rowid, -bm25(rag_words, 1.0, 0.0) AS score FROM rag_words WHERE rag_words MATCH ? ORDER BY score DESC, rowid", []any{expr}, func(scan func(...any) error) error {
-			if len(best) == q.N {
-				return errStop
-			}
-			var n int64
-			var score float64
-			if err := scan(&n, &score); err != nil {
+		var words []word
+		for _, p := range phrases {
+			n, err := d.frequency(x, p, s.chunks)
+			if err != nil {
 				return err
 			}
-			if holder(of, n) != nil {
-				best = append(best, scored{n, float32(score)})
+			if n > 0 {
+				words = append(words, word{p, n})
 			}
+		}
+		if len(words) == 0 {
 			return nil
-		})
+		}
+		m := matcher{tx: x, of: of, n: q.N, mine: mine, all: s.chunks, scope: scope(q.UserID, of, mine, s.chunks), words: words}
+		best, err := m.match()
 		if err != nil {
 			return err
 		}
@@ -136,3 +189,132 @@ func (d *DB) Match(ctx context.Context, q store.MatchQuery) ([]store.Hit, error)
 	return out, err
 }
 
+// scope returns the FTS5 expression that narrows a search to the given sets of
+// a user, or "" if that would not save work.
+func scope(user string, of []*set, mine, all int) string {
+	const few = 32
+	switch {
+	case 2*mine > all:
+		return ""
+	case len(of) > few:
+		return `scope : "` + userWord(user) + `" AND `
+	}
+	var ds []string
+	for _, s := range of {
+		ds = append(ds, `"`+documentWord(s.key)+`"`)
+	}
+	return "scope : (" + strings.Join(ds, " OR ") + ") AND "
+}
+
+// A matcher is one search for words.
+type matcher struct {
+	*tx
+	of    []*set
+	n     int
+	mine  int // chunks of the sets of
+	all   int // chunks in the index
+	scope string
+	words []word // the rarest first
+}
+
+func or(ws []word) string { return join(ws, " OR ") }
+
+func join(ws []word, by string) string {
+	var b strings.Builder
+	for i, w := range ws {
+		if i > 0 {
+			b.WriteString(by)
+		}
+		b.WriteString(w.phrase)
+	}
+	return b.String()
+}
+
+func (m *matcher) match() ([]scored, error) {
+	slices.SortStableFunc(m.words, func(a, b word) int { return cmp.Compare(a.chunks, b.chunks) })
+	ws := m.words
+	for len(ws) > 1 && 2*ws[len(ws)-1].chunks > m.all {
+		ws = ws[:len(ws)-1]
+	}
+	if sum(ws) <= maxRanked || m.mine <= maxRanked && m.scope != "" {
+		return m.rank(or(ws), 0)
+	}
+	rare := ws[:1]
+	for len(rare) < len(ws) && sum(ws[:len(rare)+1]) <= maxRanked {
+		rare = ws[:len(rare)+1]
+	}
+	if sum(rare) <= maxRanked {
+		// Each word stands in this twice, so that it has the weight of the others.
+		best, err := m.rank("("+or(rare)+") AND ("+or(ws)+" OR "+or(ws[len(rare):])+")", 0)
+		if err != nil || len(best) == m.n {
+			return best, err
+		}
+		return m.rank(or(ws), 0) // too few: then all that match
+	}
+	if len(ws) > 1 {
+		var both int
+		e := join(ws, " AND ")
+		if err := m.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{m.expr(e)}, &both); err != nil {
+			return nil, err
+		}
+		if both <= maxRanked {
+			if best, err := m.rank(e, 0); err != nil || len(best) == m.n {
+				return best, err
+			}
+		}
+	}
+	best, err := m.rank(or(ws), m.newest(maxRanked*m.all/rare[0].chunks))
+	if err != nil || len(best) == m.n {
+		return best, err
+	}
+	return m.rank(or(ws), 0)
+}
+
+func sum(ws []word) (n int) {
+	for _, w := range ws {
+		n += w.chunks
+	}
+	return n
+}
+
+// newest returns the number after which there are about n chunks.
+func (m *matcher) newest(n int) int64 {
+	for _, s := range slices.Backward(m.of) {
+		if n -= s.count; n <= 0 {
+			return s.first - 1
+		}
+	}
+	return 0
+}
+
+func (m *matcher) expr(words string) string { return m.scope + "text : (" + words + ")" }
+
+// rank returns the best of the chunks after the given number that match words,
+// an FTS5 expression.
+func (m *matcher) rank(words string, after int64) ([]scored, error) {
+	for limit := m.n; ; limit = -1 {
+		if len(m.of) > 0 && m.scope == "" && limit > 0 {
+			limit = 2*m.n + 100 // some will be of other users, or not selected
+		}
+		var best []scored
+		rows := 0
+		if err := m.each("SELECT rowid, -bm25(rag_words, 1.0, 0.0) AS score FROM rag_words WHERE rag_words MATCH ? AND rowid > ? ORDER BY score DESC LIMIT ?",
+			[]any{m.expr(words), after, limit}, func(scan func(...any) error) error {
+				if len(best) == m.n {
+					return errStop
+				}
+				var n int64
+				var score float64
+				err := scan(&n, &score)
+				if rows++; holder(m.of, n) != nil {
+					best = append(best, scored{n, float32(score)})
+				}
+				return err
+			}); err != nil {
+			return nil, err
+		}
+		if len(best) == m.n || limit < 0 || rows < limit {
+			return best, nil
+		}
+	}
+}

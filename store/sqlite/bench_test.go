@@ -1,0 +1,189 @@
+package sqlite_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+	"ragprocessor/store/sqlite"
+	"ragprocessor/store/storetest"
+)
+
+// A corpus makes texts and vectors that are like real ones in what matters to
+// an index: words by Zipf's law, and vectors that lean to one side, with a few
+// strong directions and topics in them.
+type corpus struct {
+	rng    *rand.Rand
+	zipf   *rand.Zipf
+	dims   int
+	mean   rag.Vector
+	topics []rag.Vector
+}
+
+func newCorpus(seed uint64, dims int) *corpus {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	c := &corpus{rng: rng, zipf: rand.NewZipf(rng, 1.07, 2, 60_000), dims: dims}
+	c.mean = c.gauss(1)
+	for range 200 {
+		c.topics = append(c.topics, c.gauss(0.9))
+	}
+	return c
+}
+
+func (c *corpus) gauss(scale float64) rag.Vector {
+	v := make(rag.Vector, c.dims)
+	for i := range v {
+		v[i] = float32(scale * c.rng.NormFloat64() / math.Sqrt(1+float64(i)/32))
+	}
+	return v
+}
+
+func (c *corpus) vector() rag.Vector {
+	v, topic := c.gauss(0.8), c.topics[c.rng.IntN(len(c.topics))]
+	var sum float64
+	for i := range v {
+		v[i] += c.mean[i] + topic[i]
+		sum += float64(v[i]) * float64(v[i])
+	}
+	for i := range v {
+		v[i] /= float32(math.Sqrt(sum))
+	}
+	return v
+}
+
+// word returns the name of the k-th most frequent word.
+func word(k uint64) string {
+	const syllables = "balodiferaguhijokelimanopuquarisetovuwaxezy"
+	var b strings.Builder
+	for n := k + 20; n > 0; n /= 20 {
+		i := 2 * (n % 20)
+		b.WriteString(syllables[i : i+2])
+	}
+	return b.String()
+}
+
+func (c *corpus) text(words int) string {
+	s := make([]string, words)
+	for i := range s {
+		s[i] = word(c.zipf.Uint64())
+	}
+	return strings.Join(s, " ")
+}
+
+func (c *corpus) result(space rag.Space, chunks int) *store.Result {
+	r := &store.Result{Space: space, Title: "A title", Language: "en", Format: "txt", ContentHash: "00"}
+	for i := range chunks {
+		r.Chunks = append(r.Chunks, rag.Chunk{Index: i, Text: c.text(120), Path: []string{"Part"}, Where: rag.Locator{Page: i + 1}, Kind: rag.Paragraph, Tokens: 150})
+		r.Vectors = append(r.Vectors, c.vector())
+	}
+	return r
+}
+
+// ready returns the transition by which a new job of user becomes completed.
+func ready(t testing.TB, d *sqlite.DB, user, name string) lifecycle.Transition {
+	t.Helper()
+	j := storetest.NewJob(user, name)
+	j.ID, j.DocumentID = uid(), uid()
+	if _, err := d.Enqueue(t.Context(), []*rag.Job{j}, func(_, fresh *rag.Job) (lifecycle.Transition, error) {
+		return lifecycle.First(fresh, rag.Detail{}), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var last lifecycle.Transition
+	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Stored} {
+		t1, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last = t1; on == lifecycle.Stored {
+			break
+		}
+		if out, err := d.Apply(t.Context(), []lifecycle.Transition{t1}, time.Hour); err != nil || out[0].Err != nil {
+			t.Fatal(out, err)
+		}
+		j.Stage, j.Attempt = t1.To(), t1.NewAttempt()
+	}
+	return last
+}
+
+func fill(t testing.TB, d *sqlite.DB, c *corpus, space rag.Space, users []string, chunks, perDocument int) {
+	t.Helper()
+	for i := 0; i*perDocument < chunks; i++ {
+		out, err := d.Finish(t.Context(), ready(t, d, users[i%len(users)], fmt.Sprint(i, ".txt")), c.result(space, perDocument))
+		if err != nil || out.Err != nil {
+			t.Fatal(out, err)
+		}
+	}
+}
+
+func BenchmarkSearch(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "bench.db")
+			d := open(b, path, sqlite.Options{})
+			defer d.Close()
+			c := newCorpus(7, 384)
+			space := rag.Space{Name: "text", Model: "bench", Dims: c.dims}
+			start := time.Now()
+			fill(b, d, c, space, []string{storetest.Alice}, n, 20)
+			b.Logf("filled with %d chunks in %v", n, time.Since(start))
+			start = time.Now()
+			if _, err := d.Match(b.Context(), store.MatchQuery{Filter: store.Filter{UserID: storetest.Alice}, Text: "balo", N: 10}); err != nil {
+				b.Fatal(err)
+			}
+			b.Logf("first search after %v", time.Since(start))
+			search(b, d, c, space)
+		})
+	}
+}
+func search(b *testing.B, d *sqlite.DB, c *corpus, space rag.Space) {
+	f := store.Filter{UserID: storetest.Alice}
+	b.Run("Nearest", func(b *testing.B) {
+		defer report(b)()
+		for b.Loop() {
+			if hits, err := d.Nearest(b.Context(), store.NearestQuery{Filter: f, Space: space, Vector: c.vector(), N: 10}); err != nil || len(hits) != 10 {
+				b.Fatal(len(hits), err)
+			}
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		text func() string
+	}{
+		{"natural", func() string { return c.text(6) }},
+		{"rare", func() string { return word(3000 + c.rng.Uint64N(3000)) }},
+		{"frequent", func() string { return word(0) + " " + word(1) }},
+		{"mixed", func() string { return word(0) + " " + word(5) + " " + word(1000+c.rng.Uint64N(3000)) }},
+	} {
+		b.Run("Match/"+tt.name, func(b *testing.B) {
+			defer report(b)()
+			for b.Loop() {
+				if _, err := d.Match(b.Context(), store.MatchQuery{Filter: f, Text: tt.text(), N: 10}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// report adds the processor time of an operation to what b reports: on a busy
+// machine it says more than the time by the clock.
+func report(b *testing.B) func() {
+	used := func() time.Duration {
+		var r syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	start := used()
+	return func() { b.ReportMetric(float64((used()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op") }
+}
