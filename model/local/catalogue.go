@@ -57,8 +57,14 @@ type model struct {
 	Pooling       string `json:"pooling"` // "cls" or "mean"
 	QueryPrefix   string `json:"query_prefix"`
 	PassagePrefix string `json:"passage_prefix"`
-	Model         string `json:"model"`     // file ID
-	Tokenizer     string `json:"tokenizer"` // file ID
+
+	// Integers says that the model computes with 8-bit integers, which it scales
+	// by the largest number in the whole batch: a text's vector would depend on
+	// the texts beside it, so each is computed by itself. That costs little.
+	Integers bool `json:"integers"`
+
+	Model     string `json:"model"`     // file ID
+	Tokenizer string `json:"tokenizer"` // file ID
 }
 
 // A file is one file, known by its hash.

@@ -151,13 +151,16 @@ func (m *Model) Embed(ctx context.Context, in []embed.Input) ([]rag.Vector, erro
 		}
 		ids[i] = m.encode(t)
 	}
-	batches := batch(ids)
+	tokens := batchTokens
+	if m.spec.Integers {
+		tokens = 0 // each text by itself
+	}
 
 	vectors := make([]rag.Vector, len(in))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, b := range batches {
+	for _, b := range batch(ids, tokens) {
 		if !m.acquire(ctx) {
 			break
 		}
@@ -202,8 +205,8 @@ func (m *Model) encode(in embed.Input) []int32 {
 }
 
 // batch sorts texts by length, longest first so that the last computation is
-// a short one, and returns the indexes of each batch.
-func batch(ids [][]int32) [][]int {
+// a short one, and returns the indexes of each batch of at most so many tokens.
+func batch(ids [][]int32, tokens int) [][]int {
 	order := make([]int, len(ids))
 	for i := range order {
 		order[i] = i
@@ -211,7 +214,7 @@ func batch(ids [][]int32) [][]int {
 	slices.SortStableFunc(order, func(a, b int) int { return len(ids[b]) - len(ids[a]) })
 	var batches [][]int
 	for len(order) > 0 {
-		n := min(len(order), max(1, batchTokens/len(ids[order[0]])))
+		n := min(len(order), max(1, tokens/len(ids[order[0]])))
 		batches = append(batches, order[:n])
 		order = order[n:]
 	}

@@ -207,8 +207,11 @@ func (in *install) commit() error {
 	return os.Rename(in.Name(), path)
 }
 
-// close lets the next process install the file.
+// close lets the next process install the file. What there is of it is kept.
 func (in *install) close() {
-	in.File.Close() // may be closed already
+	in.File.Close() // commit may have closed it
+	if info, err := os.Stat(in.Name()); err == nil && info.Size() == 0 {
+		os.Remove(in.Name())
+	}
 	in.lock.Close()
 }

@@ -87,7 +87,10 @@ def main(dir):
     for c in range(0x110000):
         if not 0xD800 <= c < 0xE000:
             lines[c] = "|".join(w for w, _ in pre.pre_tokenize_str(norm.normalize_str("a" + chr(c) + "b")))
-    skip = set(json.load(open("codepoints.json"))["newer"]) if os.path.exists("codepoints.json") else set()
+    # Ranges of code points on which Go's tables of Unicode and the older ones of
+    # tokenizers disagree: 624, nearly all of them newer than Unicode 8.
+    differ = json.load(open("codepoints.json"))["differ"]
+    skip = {c for first, last in differ for c in range(first, last + 1)}
     blocks = []
     for b in range(0, 0x110000, 0x1000):
         h = hashlib.sha256()
@@ -96,7 +99,7 @@ def main(dir):
                 h.update((lines[c] + "\n").encode())
         blocks.append(h.hexdigest()[:16])
     with open("codepoints.json", "w") as f:
-        json.dump({"newer": sorted(skip), "blocks": blocks}, f, separators=(",", ":"))
+        json.dump({"differ": differ, "blocks": blocks}, f, separators=(",", ":"))
         f.write("\n")
 
 
