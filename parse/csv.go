@@ -290,7 +290,7 @@ func (r *csvReader) join(l string) ([]string, bool) {
 	}
 	first := r.line
 	lines := []string{}
-	size, quotes, tries := len(l), strings.Count(l, `"`), 0
+	size, quotes, tries, failed := len(l), strings.Count(l, `"`), 0, 0
 	var b strings.Builder
 	b.WriteString(l)
 	for size < csvMaxQuoted {
@@ -301,13 +301,22 @@ func (r *csvReader) join(l string) ([]string, bool) {
 		lines = append(lines, m)
 		size += len(m) + 1
 		b.WriteString("\n" + m)
-		// Looking again from the start is dear: do it where the quotes are even,
-		// as in sound files, and a few times where they are not.
+		// Where quotes are doubled as they should be, an even number of them
+		// closes the cell. Looking from the start is dear, and in files that are
+		// not as they should be it is done a few times only.
 		n := strings.Count(m, `"`)
-		if quotes += n; n > 0 && (quotes%2 == 0 || tries < 100) {
-			tries++
-			if cells, open := r.split(b.String(), false); !open {
-				return cells, true
+		if quotes += n; n == 0 {
+			continue
+		}
+		if tries++; quotes%2 != 0 && tries > 20 {
+			continue
+		}
+		if cells, open := r.split(b.String(), false); !open {
+			return cells, true
+		}
+		if quotes%2 == 0 {
+			if failed++; failed > 100 {
+				break
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package parse
 
 import (
 	"archive/zip"
+	"errors"
 	"os"
 	"path"
 	"slices"
@@ -107,6 +108,22 @@ func TestParseUnsupported(t *testing.T) {
 	}
 }
 
+func TestParseWithoutText(t *testing.T) {
+	for _, name := range []string{"a.txt", "a.md", "a.csv"} {
+		in := inputOf([]byte(" \n\t\n"), name)
+		if doc, err := Parse(t.Context(), in); err != nil || len(doc.Elements) != 0 {
+			t.Errorf("white space in %s: got %+v, %v; want an empty document", name, doc, err)
+		}
+	}
+	for name, content := range map[string]string{"a.html": "<html><body><script>x()</script></body></html>", "a.md": "![](a.png)\n"} {
+		_, err := Parse(t.Context(), inputOf([]byte(content), name))
+		checkResult(t, nil, err)
+		if e, _ := errors.AsType[*rag.Error](err); e == nil || e.Code != "no_text" {
+			t.Errorf("%s in %s: got %v, want no_text", content, name, err)
+		}
+	}
+}
+
 func TestParseEmpty(t *testing.T) {
 	for name, format := range map[string]string{"a.txt": "txt", "a.pdf": "pdf", "a.html": "html", "a.xlsx": "txt", "a": "txt"} {
 		in := inputOf(nil, name)
@@ -142,6 +159,7 @@ func TestSniff(t *testing.T) {
 		{"a.html", "<ul><ul><ul>", "text/html"},
 		{"a.xml", "<a><b/></a>", "text/xml"},
 		{"a.xml", "<html><body>x</body></html>", "text/html"},
+		{"a.eml", "Subject: x\n\nhello\n", "message/rfc822"},
 		{"a.json", "[1, 2]", "application/json"},
 		{"a.txt", "<!doctype html>\n<title>x</title>", "text/html"},
 		{"a.txt", "The tag <html> in a sentence.", "text/plain"},

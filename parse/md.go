@@ -33,13 +33,13 @@ func (mdParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse md: %w", err)
 	}
-	if mdTooDeep(s) {
+	if mdTooMuch(s) {
 		doc, err := txtParser{}.Parse(ctx, in)
 		if err != nil {
 			return nil, err
 		}
 		doc.Format = "md"
-		doc.Warnings = append(doc.Warnings, rag.Warning{Part: "document", Reason: "blocks are nested too deeply; their structure is lost, their text is kept"})
+		doc.Warnings = append(doc.Warnings, rag.Warning{Part: "document", Reason: "it is nested too deeply or has too large a table; its structure is lost, its text is kept"})
 		return doc, nil
 	}
 	doc := &rag.Document{Format: "md"}
@@ -70,8 +70,47 @@ func (mdParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 
 var mdNesting = regexp.MustCompile(`(?m)^(?:[ \t]*(?:>|[-*+][ \t]|[0-9]{1,9}[.)][ \t])){` + strconv.Itoa(mdMaxDepth) + `}|^[ \t]{` + strconv.Itoa(8*mdMaxDepth) + `}[ \t]*[-*+>0-9]|[\[!*_]{1000}`)
 
-// mdTooDeep reports whether s nests quotes, lists or links beyond sense.
-func mdTooDeep(s string) bool { return mdNesting.MatchString(s) }
+const (
+	// A paragraph with more signs than this that may open or close something
+	// is not parsed: here too the work grows with the square.
+	mdMaxSigns = 10_000
+	// Each row of a table gets as many cells as its header has.
+	mdMaxCells = 500_000
+)
+
+var mdBlock = regexp.MustCompile(`^[ \t]*(?:$|[-*+>#|]|[0-9]{1,9}[.)])`)
+
+// mdTooMuch reports whether s nests quotes, lists or links, or spreads a
+// table, beyond sense.
+func mdTooMuch(s string) bool {
+	if mdNesting.MatchString(s) {
+		return true
+	}
+	signs, columns, cells := 0, 0, 0
+	for line := range strings.SplitSeq(s, "\n") {
+		if strings.Contains(line, "|") || mdBlock.MatchString(line) {
+			signs = 0
+		}
+		for _, c := range []byte(line) {
+			switch c {
+			case '*', '_', '[', ']', '`', '~', '<':
+				signs++
+			}
+		}
+		switch {
+		case strings.TrimSpace(line) == "":
+			columns = 0
+		case strings.Trim(line, "|-: \t>") == "" && strings.Contains(line, "-"):
+			columns = strings.Count(line, "|") + 1
+		default:
+			cells += columns
+		}
+		if signs > mdMaxSigns || cells > mdMaxCells {
+			return true
+		}
+	}
+	return false
+}
 
 var mdKey = regexp.MustCompile(`^([A-Za-z][\w .-]*?)\s*[:=]\s*(.*)$`)
 

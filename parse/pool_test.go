@@ -150,21 +150,20 @@ func say(t testing.TB, p *Pool, what string) (*rag.Document, error) {
 	return p.Parse(t.Context(), writeFile(t, "in.txt", what), "in.txt", nil)
 }
 
+// A child sees in a file what this process sees.
 func TestPoolParsesFixtures(t *testing.T) {
 	p := newPool(t, Limits{})
 	p.CacheDir = t.TempDir()
 	for _, f := range Formats() {
-		for _, path := range fixtures(t, f.Name) {
+		all := fixtures(t, f.Name)
+		for _, path := range all[:min(len(all), 3)] {
 			t.Run(f.Name+"/"+filepath.Base(path), func(t *testing.T) {
 				doc, err := p.Parse(t.Context(), path, filepath.Base(path), nil)
-				if _, ok := errors.AsType[*rag.Error](err); err != nil && !ok {
-					t.Fatalf("error without parts: %v", err)
-				}
-				want, err2 := os.ReadFile(path + ".golden")
-				if err2 != nil {
-					t.Fatal(err2)
-				}
-				if got := dump(doc, err); got != string(want) {
+				got := dump(doc, err)
+				in := openFixture(t, path)
+				in.CacheDir = p.CacheDir
+				doc, err = Parse(t.Context(), in)
+				if want := dump(doc, err); got != want {
 					t.Errorf("in a child: %s\nin this process: %s", got, want)
 				}
 			})

@@ -242,6 +242,8 @@ func sniffText(head []byte, ext, mime string) string {
 		return "text/html"
 	case mime == "text/csv" || mime == "text/tab-separated-values" || mime == "text/plain" || mime == mimeUnknown:
 		switch {
+		case hint == "message/rfc822" || hint == "application/mbox":
+			return hint // mostly attachments, which are text of a sort
 		case hint == "text/csv" || hint == "text/tab-separated-values" || hint == "text/plain" && ext != "":
 			return hint
 		case strings.HasPrefix(mime, "text/") && mime != "text/plain":
