@@ -49,7 +49,6 @@ type docxReader struct {
 	ctx context.Context
 	pkg *ooxmlPackage
 
-	part    string // name of the main part
 	rels    ooxmlRels
 	styles  docxStyles
 	numbers *docxNumbering
@@ -88,18 +87,18 @@ func (d *docxReader) fail(err error) {
 }
 
 func (d *docxReader) read(progress func(string, int64, int64)) error {
-	var err error
-	if d.part, err = d.pkg.mainPart("word/document.xml"); err != nil {
+	part, err := d.pkg.mainPart("word/document.xml")
+	if err != nil {
 		return err
 	}
-	if d.rels, err = d.pkg.rels(d.part); err != nil {
+	if d.rels, err = d.pkg.rels(part); err != nil {
 		return err
 	}
 	if err := d.readParts(); err != nil {
 		return err
 	}
 
-	r, size, err := d.pkg.open(d.part)
+	r, size, err := d.pkg.open(part)
 	if err != nil {
 		return err
 	}
@@ -334,9 +333,11 @@ func (d *docxReader) note(n docxNote) {
 		return
 	}
 	delete(d.notes, n.key)
+	at := d.at
 	d.inBox++
 	text := docxFlat(d.capture(func() { d.blocks(node) }).els, "\n")
 	d.inBox--
+	d.at = at // breaks within a note are not the text's
 	if text == "" {
 		return
 	}
@@ -620,6 +621,7 @@ func (d *docxReader) object(n *ooxmlNode) {
 			d.block(n)
 		}
 		d.inBox--
+		d.at = from // breaks within a box are not the text's
 	case "a:p":
 		if s := strings.TrimSpace(ooxmlRunText(n)); s != "" {
 			d.emit(rag.Element{Kind: rag.Paragraph, Text: s}, from)
@@ -660,23 +662,6 @@ func (d *docxReader) object(n *ooxmlNode) {
 			d.emit(rag.Element{Kind: rag.Image, Text: alt}, from)
 		}
 	}
-}
-
-func (n *ooxmlNode) children() []*ooxmlNode {
-	if n == nil {
-		return nil
-	}
-	return n.kids
-}
-
-// ooxmlAltText returns the words that stand for a picture, or "" if they are
-// only the name of its file.
-func ooxmlAltText(pr *ooxmlNode) string {
-	s := strings.TrimSpace(pr.attr("descr"))
-	if !strings.ContainsRune(s, ' ') && strings.ContainsRune(s, '.') {
-		return ""
-	}
-	return s
 }
 
 // finish moves what was read to doc.

@@ -1,7 +1,9 @@
 package parse
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -261,6 +263,35 @@ func TestDocxPages(t *testing.T) {
 				t.Errorf("(-got +want):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestDocxProgress(t *testing.T) {
+	file := ooxmlDocument(t, strings.Repeat(docxPar("", "text"), 10_000))
+	in := inputOf(file, "x.docx")
+	var told []int64
+	size := int64(-1)
+	in.Progress = func(unit string, done, total int64) {
+		if unit != "bytes" || size >= 0 && total != size {
+			t.Errorf("progress %d of %d %s", done, total, unit)
+		}
+		told, size = append(told, done), total
+	}
+	if _, err := (docxParser{}).Parse(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(told); n < 3 || told[n-1] != size || !slices.IsSorted(told) {
+		t.Errorf("got progress %v of %d, want several calls that end with all bytes", told, size)
+	}
+}
+
+func TestDocxCancel(t *testing.T) {
+	file := ooxmlDocument(t, strings.Repeat(docxPar("", "text"), 10_000))
+	ctx, cancel := context.WithCancel(t.Context())
+	in := inputOf(file, "x.docx")
+	in.Progress = func(string, int64, int64) { cancel() }
+	if _, err := (docxParser{}).Parse(ctx, in); !errors.Is(err, context.Canceled) || rag.IsPermanent(err) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
 

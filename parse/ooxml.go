@@ -154,7 +154,7 @@ func (p *ooxmlPackage) fault(err error) error {
 	if p.disk.err != nil {
 		return p.disk.err
 	}
-	if _, ok := errors.AsType[*rag.Error](err); ok {
+	if _, ok := errors.AsType[*rag.Error](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return ooxmlCorrupt(err)
@@ -484,6 +484,14 @@ func (n *ooxmlNode) each(name string) func(yield func(*ooxmlNode) bool) {
 	}
 }
 
+// children returns what is in n.
+func (n *ooxmlNode) children() []*ooxmlNode {
+	if n == nil {
+		return nil
+	}
+	return n.kids
+}
+
 // walk calls fn for n and for what is in it, in document order, except for
 // what is in nodes for which fn returns false.
 func (n *ooxmlNode) walk(fn func(*ooxmlNode) bool) {
@@ -505,7 +513,7 @@ func (n *ooxmlNode) allText() string {
 	return b.String()
 }
 
-// ooxmlOn reads a property that is on when its element is there, unless the
+// on reads a property of Word that is on when its element is there, unless the
 // element says otherwise.
 func (n *ooxmlNode) on() bool {
 	if n == nil {

@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -327,6 +328,17 @@ func (p *ooxmlPackage) diagram(part, what string) ([]rag.Element, error) {
 		visit(id, 1)
 	}
 	return els, nil
+}
+
+// ooxmlAltText returns the words that stand for a picture, or "" if they are
+// only the name of its file.
+func ooxmlAltText(pr *ooxmlNode) string {
+	s := strings.TrimSpace(pr.attr("descr"))
+	switch strings.ToLower(path.Ext(s)) {
+	case ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".emf", ".wmf", ".svg", ".webp":
+		return ""
+	}
+	return s
 }
 
 // ooxmlParagraphs returns the text of the DrawingML paragraphs within n.
