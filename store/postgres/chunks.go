@@ -1,0 +1,365 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+)
+
+// The incumbent's columns of vectors have a fixed number of dimensions. A
+// vector with fewer is padded with zeros, which changes no cosine; the space
+// that it belongs to is kept beside it and never compared with another.
+const (
+	textDims       = 768
+	multimodalDims = 1408
+)
+
+// column returns the column for vectors of s, and its dimensions.
+func column(s rag.Space) (string, int, error) {
+	name, dims := "text_embedding", textDims
+	if s.Name == "multimodal" {
+		name, dims = "multimodal_embedding", multimodalDims
+	}
+	if s.Dims < 1 || s.Dims > dims {
+		return "", 0, &rag.Error{
+			Code: "vector_dimensions", Fault: rag.FaultSystem, Permanent: true,
+			Reason: fmt.Sprintf("The embedding model %s makes vectors of %d dimensions; the database holds at most %d", s.Model, s.Dims, dims),
+			Action: fmt.Sprintf("Choose a model, or a setting of it, with at most %d dimensions", dims),
+		}
+	}
+	return name, dims, nil
+}
+
+// literal returns v as pgvector reads it, padded to dims.
+func literal(v rag.Vector, dims int) string {
+	b := make([]byte, 0, 12*len(v)+2*dims)
+	for i := range dims {
+		b = append(b, ',')
+		if i < len(v) {
+			b = strconv.AppendFloat(b, float64(v[i]), 'g', -1, 32)
+		} else {
+			b = append(b, '0')
+		}
+	}
+	b[0] = '['
+	return string(append(b, ']'))
+}
+
+// metadata is the incumbent's metadata of a document's chunk. Its web
+// application requires exactly these keys.
+type metadata struct {
+	MediaPath      string `json:"media_path"`
+	ContextualText string `json:"contextual_text"`
+	ContentType    string `json:"content_type"`
+	PageNumber     *int   `json:"page_number"`
+	ChunkIndex     int    `json:"chunk_index"`
+	DocType        string `json:"doc_type"`
+}
+
+// finishBatch is how many chunks one statement inserts.
+const finishBatch = 128
+
+// Finish implements [store.Driver].
+//
+// The new chunks are inserted first, which takes long with a large index, and
+// the job is moved last, so that its row is not locked meanwhile and its lease
+// can be renewed. Nothing is seen of it before the commit.
+func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
+	if t.On() != lifecycle.Stored {
+		return store.Applied{}, rag.Permanent(fmt.Errorf("finish: job %s: the transition is %q", t.Job(), t.On()))
+	}
+	if len(r.Vectors) != len(r.Chunks) || t.Detail().Chunks == nil || *t.Detail().Chunks != len(r.Chunks) {
+		return store.Applied{}, rag.Permanent(fmt.Errorf("finish: job %s: %d chunks and %d vectors are not the number recorded", t.Job(), len(r.Chunks), len(r.Vectors)))
+	}
+	if _, _, err := column(r.Space); err != nil && len(r.Chunks) > 0 {
+		return store.Applied{}, err
+	}
+	// Look before the work whether it would be in vain.
+	doc, err := d.holder(ctx, t)
+	if err != nil {
+		return store.Applied{}, err
+	}
+	if doc == nil {
+		return d.refusal(ctx, t)
+	}
+	var out store.Applied
+	err = d.inTx(ctx, "finish", pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := replace(ctx, tx, doc, t, r); err != nil {
+			return err
+		}
+		var err error
+		if out, err = move1(ctx, tx, t, 0); err == nil && out.Err != nil {
+			return errRefused
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return out, nil
+	case errors.Is(err, errRefused):
+		return out, nil
+	case rag.IsPermanent(err):
+		// The document may have been deleted under our hands.
+		if gone, e := d.holder(ctx, t); e == nil && gone == nil {
+			return d.refusal(ctx, t)
+		}
+	}
+	return store.Applied{}, err
+}
+
+// errRefused ends the transaction of a Finish whose transition was not made.
+var errRefused = errors.New("the transition was refused")
+
+// A holder is the document whose chunks a job makes.
+type holder struct {
+	document, user, last string // last segment of the object's name
+	uri                  string
+}
+
+// holder returns the document of t's job, or nil if t does not apply as things
+// stand.
+func (d *DB) holder(ctx context.Context, t lifecycle.Transition) (*holder, error) {
+	h := &holder{}
+	err := d.pool.QueryRow(ctx, `
+		SELECT d.id::text, d.user_id::text, d.filename, d.gcs_path FROM rag.jobs j JOIN public.documents d ON d.id = j.document_id
+		WHERE j.job_id = $1::text::uuid AND j.stage = $2::text AND j.attempt = $3::int AND j.generation = $4::bigint AND j.cancel_requested_at IS NULL`,
+		t.Job(), string(t.From()), t.Attempt(), t.Generation()).Scan(&h.document, &h.user, &h.last, &h.uri)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return h, edge("finish", err)
+}
+
+// refusal returns the outcome of t, which does not apply as things stand.
+func (d *DB) refusal(ctx context.Context, t lifecycle.Transition) (store.Applied, error) {
+	out, err := outcomes(ctx, d.pool, []lifecycle.Transition{t}, nil)
+	if err != nil {
+		return store.Applied{}, err
+	}
+	return out[0], nil
+}
+
+// replace replaces the chunks of h by those of r.
+func replace(ctx context.Context, tx pgx.Tx, h *holder, t lifecycle.Transition, r *store.Result) error {
+	meta, err := json.Marshal(cleanMap(r.Meta))
+	if err != nil {
+		return rag.Permanent(fmt.Errorf("finish: %w", err))
+	}
+	config := stemmer(r.Language)
+	b := &pgx.Batch{}
+	b.Queue(`DELETE FROM public.document_chunks WHERE document_id = $1::text::uuid`, h.document)
+	b.Queue(`INSERT INTO rag.stemmers (name) VALUES ($1::text) ON CONFLICT DO NOTHING`, config)
+	b.Queue(`
+		INSERT INTO rag.documents (document_id, generation, space, title, language, format, pages, meta, chunk_count, content_hash)
+		VALUES ($1::text::uuid, $2::bigint, $3::text, $4::text, $5::text, $6::text, $7::int, $8::text::jsonb, $9::int, $10::text)
+		ON CONFLICT (document_id) DO UPDATE SET generation = excluded.generation, space = excluded.space, title = excluded.title,
+			language = excluded.language, format = excluded.format, pages = excluded.pages, meta = excluded.meta,
+			chunk_count = excluded.chunk_count, content_hash = excluded.content_hash`,
+		h.document, t.NewGeneration(), clean(r.Space.String()), clean(r.Title), clean(r.Language), clean(r.Format), r.Pages, string(meta),
+		len(r.Chunks), clean(r.ContentHash))
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return edge("finish", err)
+	}
+	for from := 0; from < len(r.Chunks); from += finishBatch {
+		if err := insert(ctx, tx, h, r, config, from, min(from+finishBatch, len(r.Chunks))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A chunkRow is a chunk as the statement that inserts it reads it.
+type chunkRow struct {
+	ID       string          `json:"id"`
+	Content  string          `json:"content"`
+	Index    int             `json:"index"`
+	Metadata metadata        `json:"metadata"`
+	Vector   string          `json:"vector"`
+	Path     []string        `json:"path"`
+	Place    json.RawMessage `json:"place"`
+	Kind     rag.Kind        `json:"kind"`
+	Tokens   int             `json:"tokens"`
+	First    int             `json:"first"`
+	Last     int             `json:"last"`
+	Count    int             `json:"count"` // of words
+	Words    string          `json:"words"`
+}
+
+// insert adds the chunks of r from index from until before index to.
+func insert(ctx context.Context, tx pgx.Tx, h *holder, r *store.Result, config string, from, to int) error {
+	name, dims, err := column(r.Space)
+	if err != nil {
+		return err
+	}
+	rows := make([]chunkRow, 0, to-from)
+	for i := from; i < to; i++ {
+		c := &r.Chunks[i]
+		where := c.Where
+		where.Sheet, where.Range, where.Part = clean(where.Sheet), clean(where.Range), clean(where.Part)
+		place, err := json.Marshal(where)
+		if err != nil {
+			return rag.Permanent(fmt.Errorf("finish: chunk %d: %w", i, err))
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return fmt.Errorf("finish: %w", err)
+		}
+		ws := words(c.Indexed())
+		row := chunkRow{
+			ID: id.String(), Content: clean(c.Text), Index: c.Index, Vector: literal(r.Vectors[i], dims), Place: place, Kind: c.Kind,
+			Tokens: c.Tokens, First: c.Elements[0], Last: c.Elements[1], Count: len(ws), Words: strings.Join(ws, " "),
+			Metadata: metadata{
+				MediaPath: h.uri, ContextualText: "Document file: " + h.last, ContentType: "document", ChunkIndex: c.Index, DocType: clean(r.Format),
+			},
+		}
+		if n := cmp.Or(c.Where.Page, c.Where.Slide); n > 0 {
+			row.Metadata.PageNumber = &n
+		}
+		for _, p := range c.Path {
+			row.Path = append(row.Path, clean(p))
+		}
+		rows = append(rows, row)
+	}
+	raw, err := json.Marshal(rows)
+	if err != nil {
+		return rag.Permanent(fmt.Errorf("finish: %w", err))
+	}
+	_, err = tx.Exec(ctx, `
+		WITH x AS MATERIALIZED (
+			SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS x (
+				id uuid, content text, index int, metadata jsonb, vector text, path text[], place jsonb, kind text,
+				tokens int, first int, last int, count int, words text)
+		), added AS (
+			INSERT INTO public.document_chunks (id, user_id, document_id, content, chunk_index, metadata, `+name+`)
+			SELECT id, $2::text::uuid, $3::text::uuid, content, index, metadata, vector::vector FROM x
+		)
+		INSERT INTO rag.chunks (chunk_id, document_id, user_id, path, place, kind, tokens, first_element, last_element, words, tsv)
+		SELECT id, $3::text::uuid, $2::text::uuid, path, place, kind, tokens, first, last, count, to_tsvector($4::text::regconfig, words) FROM x`,
+		string(raw), h.user, h.document, config)
+	return edge("finish", err)
+}
+
+func cleanMap(m map[string]string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[clean(k)] = clean(v)
+	}
+	return out
+}
+
+const chunkView = `
+	SELECT c.id::text, c.document_id::text, c.user_id::text, d.original_filename, s.title, d.gcs_path, d.mime_type, s.format, c.created_at,
+		c.chunk_index, c.content, k.path, k.place, k.kind, k.tokens, k.first_element, k.last_element
+	FROM rag.chunks k JOIN public.document_chunks c ON c.id = k.chunk_id
+	JOIN public.documents d ON d.id = c.document_id JOIN rag.documents s ON s.document_id = d.id`
+
+func collectChunk(row pgx.CollectableRow) (c store.ChunkRow, err error) {
+	var uri string
+	var place []byte
+	if err = row.Scan(&c.ID, &c.DocumentID, &c.UserID, &c.Filename, &c.Title, &uri, &c.ContentType, &c.Format, &c.CreatedAt,
+		&c.Index, &c.Text, &c.Path, &place, &c.Kind, &c.Tokens, &c.Elements[0], &c.Elements[1]); err != nil {
+		return c, err
+	}
+	c.Object, c.CreatedAt = object(uri), c.CreatedAt.UTC()
+	return c, json.Unmarshal(place, &c.Where)
+}
+
+// Chunks implements [store.Driver].
+func (d *DB) Chunks(ctx context.Context, chunkIDs []string) ([]store.ChunkRow, error) {
+	rows, err := d.pool.Query(ctx, chunkView+` WHERE k.chunk_id = ANY($1::text[]::uuid[])`, ids(chunkIDs))
+	if err != nil {
+		return nil, edge("chunks", err)
+	}
+	all, err := pgx.CollectRows(rows, collectChunk)
+	if err != nil {
+		return nil, edge("chunks", err)
+	}
+	found := make(map[string]store.ChunkRow, len(all))
+	for _, c := range all {
+		found[c.ID] = c
+	}
+	var out []store.ChunkRow
+	for _, s := range chunkIDs {
+		if u, ok := id(s); ok {
+			if c, ok := found[u]; ok {
+				out = append(out, c)
+			}
+		}
+	}
+	return out, nil
+}
+
+// DocumentChunks implements [store.Driver].
+func (d *DB) DocumentChunks(ctx context.Context, documentID string, from, n int) ([]store.ChunkRow, error) {
+	doc, ok := id(documentID)
+	if !ok {
+		return nil, nil
+	}
+	rows, err := d.pool.Query(ctx, chunkView+` WHERE k.document_id = $1::text::uuid AND c.chunk_index >= $2::int ORDER BY c.chunk_index LIMIT $3::int`, doc, from, n)
+	if err != nil {
+		return nil, edge("document chunks", err)
+	}
+	out, err := pgx.CollectRows(rows, collectChunk)
+	return out, edge("document chunks", err)
+}
+
+// Documents implements [store.Driver].
+func (d *DB) Documents(ctx context.Context, f store.DocumentFilter) ([]store.Document, error) {
+	q := query{}
+	if !q.uuid("d.user_id", f.UserID) || !q.page("d.id", f.Before, f.BeforeID) {
+		return nil, nil
+	}
+	q.name(f.Name)
+	if len(f.IDs) > 0 {
+		q.where("d.id = ANY(%s::text[]::uuid[])", ids(f.IDs))
+	}
+	q.order("d.id", cmp.Or(f.Limit, 100))
+	rows, err := d.pool.Query(ctx, `
+		SELECT d.id::text, d.user_id::text, coalesce(p.id::text, ''), d.gcs_path, d.original_filename, d.mime_type, d.file_category::text,
+			coalesce(p.file_size, d.file_size), d.status::text, j.stage, coalesce(p.status::text, 'pending'), coalesce(p.processing_stage, ''),
+			coalesce(d.processing_error, ''), coalesce(d.chunk_count, 0),
+			coalesce(s.title, ''), coalesce(s.language, ''), coalesce(s.format, ''), coalesce(s.pages, 0), s.meta, coalesce(s.space, ''),
+			coalesce(s.content_hash, ''), coalesce(s.generation, 0), d.created_at, d.updated_at, d.processed_at
+		FROM public.documents d LEFT JOIN LATERAL (
+			SELECT * FROM public.document_processing_jobs p WHERE p.document_id = d.id ORDER BY p.created_at DESC LIMIT 1
+		) p ON true
+		LEFT JOIN rag.jobs j ON j.job_id = p.id LEFT JOIN rag.documents s ON s.document_id = d.id`+q.String(), q.args...)
+	if err != nil {
+		return nil, edge("documents", err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (x store.Document, err error) {
+		var uri, status, stage string
+		var own *rag.Stage
+		var meta []byte
+		var processed *time.Time
+		if err = row.Scan(&x.ID, &x.UserID, &x.JobID, &uri, &x.Filename, &x.ContentType, &x.Category,
+			&x.Size, &x.Status, &own, &status, &stage, &x.Error, &x.ChunkCount,
+			&x.Title, &x.Language, &x.Format, &x.Pages, &meta, &x.Space,
+			&x.ContentHash, &x.Generation, &x.CreatedAt, &x.UpdatedAt, &processed); err != nil {
+			return x, err
+		}
+		x.Object, x.CreatedAt, x.UpdatedAt, x.ProcessedAt = object(uri), x.CreatedAt.UTC(), x.UpdatedAt.UTC(), at(processed)
+		if own != nil {
+			x.Stage = *own
+		} else {
+			x.Stage = lifecycle.ReadLegacy(status, stage)
+		}
+		if meta != nil {
+			err = json.Unmarshal(meta, &x.Meta)
+		}
+		return x, err
+	})
+	return out, edge("documents", err)
+}

@@ -1,0 +1,220 @@
+// Package postgres is the store driver for PostgreSQL 15 or newer with pgvector
+// 0.8 or newer.
+//
+// The tables documents, document_processing_jobs and document_chunks in schema
+// public keep the incumbent's form, since its web application reads them.
+// Everything of ours lives in schema rag. Both are written in one transaction,
+// and a stage by one statement only (move.go).
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+)
+
+// Options are the settings of a [DB]. The zero Options are good.
+type Options struct {
+	MaxConns int          // connections at most; 0 means 16, or pool_max_conns of the URL
+	Log      *slog.Logger // for what needs an operator's eye; nil means none
+}
+
+// A DB is a PostgreSQL database. Make one with [Open]. It is safe for
+// concurrent use, and so is the database by many processes.
+type DB struct {
+	pool      *pgxpool.Pool
+	log       *slog.Logger
+	ownsUsers atomic.Pointer[bool] // whether the table users is ours; nil until asked
+	common    commonWords
+}
+
+var (
+	_ store.Driver  = (*DB)(nil)
+	_ store.Watcher = (*DB)(nil)
+)
+
+// Open returns the database at url, which begins with postgres:// or
+// postgresql://. It does not connect; [DB.Ping] does.
+//
+// Beside what libpq knows, the URL takes pgx's parameters: pool_max_conns,
+// pool_max_conn_lifetime, and default_query_exec_mode. Behind a pooler that
+// gives a connection for one transaction only (PgBouncer, Supabase's port 6543)
+// the last must be "exec" or "simple_protocol", since the default keeps prepared
+// statements. [DB.Watch] needs a session of its own and is not to be had there.
+func Open(ctx context.Context, url string, opt Options) (*DB, error) {
+	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
+		return nil, rag.Permanent(errors.New("the database URL must begin with postgres:// or postgresql://"))
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, rag.Permanent(fmt.Errorf("the database URL: %w", err)) // pgx leaves the password out
+	}
+	switch {
+	case opt.MaxConns > 0:
+		cfg.MaxConns = int32(opt.MaxConns)
+	case !strings.Contains(url, "pool_max_conns="):
+		cfg.MaxConns = 16
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "rag-processor"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	log := opt.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &DB{pool: pool, log: log}, nil
+}
+
+// Name returns "postgres".
+func (d *DB) Name() string { return "postgres" }
+
+// Close closes every connection, after those in use have been given back.
+func (d *DB) Close() error {
+	d.pool.Close()
+	return nil
+}
+
+// Ping implements [store.Driver].
+func (d *DB) Ping(ctx context.Context) error {
+	var there bool
+	var version int
+	if err := d.pool.QueryRow(ctx, `SELECT to_regclass('rag.migrations') IS NOT NULL`).Scan(&there); err != nil {
+		return edge("ping", err)
+	}
+	if there {
+		if err := d.pool.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM rag.migrations`).Scan(&version); err != nil {
+			return edge("ping", err)
+		}
+	}
+	if version != schemaVersion {
+		return &rag.Error{
+			Code: "schema_version", Fault: rag.FaultSystem, Permanent: true,
+			Reason: fmt.Sprintf("The database has version %d of the schema and this program needs version %d", version, schemaVersion),
+			Action: "Run the migrate command of the newest version in use",
+		}
+	}
+	from, to, on := transitionRows()
+	var missing int
+	if err := d.pool.QueryRow(ctx, `
+		SELECT count(*) FROM unnest($1::text[], $2::text[], $3::text[]) AS t (from_stage, to_stage, signal)
+		WHERE NOT EXISTS (SELECT FROM rag.transitions r WHERE (r.from_stage, r.to_stage, r.signal) = (t.from_stage, t.to_stage, t.signal))`,
+		from, to, on).Scan(&missing); err != nil {
+		return edge("ping", err)
+	}
+	if missing > 0 {
+		return &rag.Error{
+			Code: "schema_transitions", Fault: rag.FaultSystem, Permanent: true,
+			Reason: fmt.Sprintf("The database does not know %d of the moves that a job can make", missing),
+			Action: "Run the migrate command of this version",
+		}
+	}
+	return nil
+}
+
+func transitionRows() (from, to, on []string) {
+	for _, r := range lifecycle.Rows() {
+		from, to, on = append(from, r[0]), append(to, r[1]), append(on, r[2])
+	}
+	return from, to, on
+}
+
+// edge translates an error of the database: a row that is missing, or a
+// statement that the database will always refuse. Any other error may pass.
+func edge(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pgx.ErrNoRows):
+		err = rag.ErrNotFound
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && len(e.Code) == 5 {
+		switch e.Code[:2] {
+		case "0A", "22", "23", "3D", "3F", "42", "54":
+			err = rag.Permanent(err)
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// inTx calls fn in a transaction. Errors of fn that are not the database's are
+// returned as they are.
+func (d *DB) inTx(ctx context.Context, doing string, opt pgx.TxOptions, fn func(pgx.Tx) error) error {
+	tx, err := d.pool.BeginTx(ctx, opt)
+	if err != nil {
+		return edge(doing, err)
+	}
+	err = fn(tx)
+	if err == nil {
+		return edge(doing, tx.Commit(ctx))
+	}
+	// The rollback must reach the server even if ctx is done, or the
+	// connection is lost.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if e := tx.Rollback(end); e != nil && !errors.Is(e, pgx.ErrTxClosed) {
+		d.log.Debug("rollback failed", "doing", doing, "err", e)
+	}
+	return err
+}
+
+// id returns s as PostgreSQL writes a UUID. It is false if s is none.
+func id(s string) (string, bool) {
+	u, err := uuid.Parse(s)
+	if err != nil || len(s) != 36 {
+		return "", false
+	}
+	return u.String(), true
+}
+
+// ids returns those of ss that are UUIDs.
+func ids(ss []string) []string {
+	out := []string{}
+	for _, s := range ss {
+		if u, ok := id(s); ok {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// clean returns s as PostgreSQL can hold it: valid UTF-8 without NUL.
+func clean(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	return strings.ReplaceAll(s, "\x00", "\uFFFD")
+}
+
+// when returns t, or nil for the zero time.
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// at returns the time that t holds, in UTC, or the zero time.
+func at(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
