@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	pdfBullet  = regexp.MustCompile(`^[•◦▪■●○–‣·∙❖➢►\x{f0b7}\x{f0a7}*-]\s+`)
+	pdfBullet  = regexp.MustCompile(`^[•◦▪■●○–‣·∙❖➢►✓☐☑\x{f000}-\x{f0ff}*-]\s+`)
 	pdfOrdinal = regexp.MustCompile(`^\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)]\s+\S`)
 
 	// pdfNumbered matches the number of a numbered heading.
@@ -239,15 +239,14 @@ func (l *pdfLayout) listLevels(blocks []*pdfBlock) {
 	}
 }
 
+// pdfJunkTitle matches what programs write for want of a title.
+var pdfJunkTitle = regexp.MustCompile(`(?i)^(?:microsoft word|untitled|powerpoint presentation|document\d*$|title$|slide \d)|^\S*\.\w{2,4}$|\.(?:docx?|pptx?|xlsx?|od[tsp]|pdf|dvi|indd|qxd|tex)$`)
+
 // title returns the title of the document: its own if it says something,
 // otherwise the first of the highest headings in the upper half of the first
 // page with text.
 func (l *pdfLayout) title(own string, els []rag.Element) string {
-	lower := strings.ToLower(own)
-	junk := len([]rune(own)) < 3 || strings.HasPrefix(lower, "microsoft word") || strings.HasPrefix(lower, "untitled") ||
-		strings.HasSuffix(lower, ".doc") || strings.HasSuffix(lower, ".docx") || strings.HasSuffix(lower, ".pdf") ||
-		strings.HasSuffix(lower, ".dvi") || strings.HasSuffix(lower, ".indd") || strings.HasSuffix(lower, ".qxd")
-	if !junk {
+	if len([]rune(own)) >= 3 && !pdfJunkTitle.MatchString(own) {
 		return own
 	}
 	best, level := "", 7
@@ -364,7 +363,8 @@ func (l *pdfLayout) taggedTable(p *pdfPage, t pdfTag, take func([]int) []pdfWord
 	return b
 }
 
-// pdfStreamLines makes lines of words in the order in which they came.
+// pdfStreamLines makes lines of words in the order in which they came. Words
+// of a script from right to left may come in any order on their line.
 func pdfStreamLines(words []pdfWord) []pdfLine {
 	var lines []pdfLine
 	start := 0
@@ -374,6 +374,9 @@ func pdfStreamLines(words []pdfWord) []pdfLine {
 		}
 		lines = append(lines, pdfNewLine(slices.Clone(words[start:i])))
 		start = i
+	}
+	if pdfMostlyRTL(lines) {
+		return pdfLines(words)
 	}
 	return lines
 }

@@ -239,13 +239,7 @@ func (l *pdfLayout) arrange(p *pdfPage, lines []pdfLine) []*pdfBlock {
 	for _, t := range tables {
 		lines = append(lines, pdfLine{pdfBox: t.pdfBox, size: l.body, block: t})
 	}
-	rtl := 0
-	for _, line := range lines {
-		if line.rtl {
-			rtl++
-		}
-	}
-	c := pdfCutter{body: l.body, rtl: rtl*2 > len(lines)}
+	c := pdfCutter{body: l.body, rtl: pdfMostlyRTL(lines)}
 	var blocks []*pdfBlock
 	var cur []pdfLine
 	flush := func() {

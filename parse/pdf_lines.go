@@ -95,7 +95,8 @@ func pdfCutRow(row []pdfWord) []pdfLine {
 	if len(cuts) == 2 && cuts[1] == 1 && len(row) > 1 {
 		a, b := row[0], row[1]
 		first, _ := utf8.DecodeRuneInString(b.text)
-		if b.x0-a.x1 < 3.5*a.size && unicode.IsLetter(first) && pdfLabel.MatchString(a.text) && math.Abs(a.size-b.size) < 1 && a.bold == b.bold {
+		if b.x0-a.x1 < 3.5*a.size && unicode.IsLetter(first) && pdfLabel.MatchString(a.text) &&
+			(a.bold == b.bold && math.Abs(a.size-b.size) < 1 || pdfBullet.MatchString(a.text+" ")) {
 			cuts = cuts[:1]
 		}
 	}
@@ -107,11 +108,25 @@ func pdfCutRow(row []pdfWord) []pdfLine {
 		}
 		lines = append(lines, pdfNewLine(slices.Clone(row[from:to])))
 	}
+	if pdfMostlyRTL(lines) {
+		slices.Reverse(lines)
+	}
 	return lines
 }
 
+// pdfMostlyRTL reports whether more than half of lines run from right to left.
+func pdfMostlyRTL(lines []pdfLine) bool {
+	n := 0
+	for _, l := range lines {
+		if l.rtl {
+			n++
+		}
+	}
+	return n*2 > len(lines)
+}
+
 // pdfLabel matches a bullet, the number of a list item and that of a heading.
-var pdfLabel = regexp.MustCompile(`^(?:[•◦▪■●○–‣·∙❖➢►\x{f0b7}\x{f0a7}*-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|\d{1,2}(?:\.\d{1,2}){1,4}\.?)$`)
+var pdfLabel = regexp.MustCompile(`^(?:[•◦▪■●○–‣·∙❖➢►✓☐☑\x{f000}-\x{f0ff}*-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|\d{1,2}(?:\.\d{1,2}){1,4}\.?)$`)
 
 // pdfNewLine makes a line of words, which it keeps, in their order. Only if
 // they are of a script that runs from right to left it sorts them.

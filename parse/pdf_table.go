@@ -372,125 +372,154 @@ func pdfAllBold(lines []pdfLine) bool {
 	return len(lines) > 0 && !slices.ContainsFunc(lines, func(l pdfLine) bool { return !l.bold })
 }
 
-// pdfOpenTables finds the tables that no rulings draw: rows of aligned
-// pieces. It returns them and the lines that are in none.
-func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBlock, rest []pdfLine) {
-	type row struct {
-		pdfBox
-		pieces []int
+// pdfCore returns the pieces that tell the columns of a table: those of the
+// rows with the most pieces. Rows with fewer may have headings that span
+// several columns; the few with more are torn apart.
+func pdfCore(lines []pdfLine) []pdfBox {
+	rows := pdfRowsOf(lines)
+	if len(rows) == 0 {
+		return nil
 	}
-	order := make([]int, len(lines))
-	for i := range order {
-		order[i] = i
+	var counts []int
+	for _, r := range rows {
+		counts = append(counts, len(r.pieces))
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lines[a].cy(), lines[b].cy()) })
-	var rows []row
-	for _, i := range order {
-		l := lines[i]
+	slices.SortFunc(counts, func(a, b int) int { return cmp.Compare(b, a) })
+	most := counts[len(counts)*3/20]
+	var core []pdfBox
+	for _, r := range rows {
+		if n := len(r.pieces); 3*n >= 2*most && n <= most {
+			for _, l := range r.pieces {
+				core = append(core, l.pdfBox)
+			}
+		}
+	}
+	return core
+}
+
+// A pdfRow is a row of pieces of text beside each other.
+type pdfRow struct {
+	pdfBox
+	pieces []pdfLine // from left to right
+}
+
+// pdfRowsOf puts lines that stand beside each other into rows, from the top.
+func pdfRowsOf(lines []pdfLine) []pdfRow {
+	byY := slices.Clone(lines)
+	slices.SortStableFunc(byY, func(a, b pdfLine) int { return cmp.Compare(a.cy(), b.cy()) })
+	var rows []pdfRow
+	for _, l := range byY {
 		if n := len(rows); n > 0 && rows[n-1].sameRow(l.pdfBox) {
-			rows[n-1].pieces = append(rows[n-1].pieces, i)
+			rows[n-1].pieces = append(rows[n-1].pieces, l)
 			rows[n-1].pdfBox = rows[n-1].union(l.pdfBox)
 			continue
 		}
-		rows = append(rows, row{l.pdfBox, []int{i}})
+		rows = append(rows, pdfRow{l.pdfBox, []pdfLine{l}})
 	}
 	for _, r := range rows {
-		slices.SortStableFunc(r.pieces, func(a, b int) int { return cmp.Compare(lines[a].x0, lines[b].x0) })
+		slices.SortStableFunc(r.pieces, func(a, b pdfLine) int { return cmp.Compare(a.x0, b.x0) })
 	}
-	used := make([]bool, len(lines))
+	return rows
+}
+
+// pdfOpenTables finds the tables that no rulings draw: rows of aligned
+// pieces. It returns them and the lines that are in none.
+func pdfOpenTables(p *pdfPage, lines []pdfLine, body float64) (tables []*pdfBlock, rest []pdfLine) {
+	rows := pdfRowsOf(lines)
 	for s := 0; s < len(rows); s++ {
-		if len(rows[s].pieces) < 2 {
-			continue
+		e := pdfRunEnd(rows, s, body)
+		var t *pdfBlock
+		if e > s {
+			t = pdfOpenTable(rows[s:e], body)
 		}
-		e, multi := s, 0
-		for ; e < len(rows); e++ {
-			if e > s && rows[e].y0-rows[e-1].y1 > 2.2*body {
-				break
+		if t == nil {
+			e = max(e, s+1)
+			for _, r := range rows[s:e] {
+				rest = append(rest, r.pieces...)
 			}
-			if len(rows[e].pieces) >= 2 {
-				multi++
-				continue
-			}
-			// A row of one piece goes along if it is short and the table
-			// goes on below it.
-			if e+1 >= len(rows) || len(rows[e+1].pieces) < 2 ||
-				rows[e].y0-rows[e-1].y1 > 1.2*body && len(rows[e+1].pieces) < 3 ||
-				lines[rows[e].pieces[0]].w() > 0.6*rows[s].w() {
-				break
-			}
+		} else {
+			t.page = p
+			tables = append(tables, t)
 		}
-		for e > s && len(rows[e-1].pieces) < 2 {
-			e--
-		}
-		if multi < 3 {
-			s = max(s, e-1)
-			continue
-		}
-		chars, pieces := 0, 0
-		var perRow []int
-		for _, r := range rows[s:e] {
-			perRow = append(perRow, len(r.pieces))
-			pieces += len(r.pieces)
-			for _, k := range r.pieces {
-				chars += len(lines[k].text())
-			}
-		}
-		// The rows with the most pieces tell the columns: those with fewer may
-		// have headings that span several. The few with more are torn apart.
-		slices.SortFunc(perRow, func(a, b int) int { return cmp.Compare(b, a) })
-		most := perRow[len(perRow)*3/20]
-		var core []pdfBox
-		for _, r := range rows[s:e] {
-			if n := len(r.pieces); 3*n >= 2*most && n <= most {
-				for _, k := range r.pieces {
-					core = append(core, lines[k].pdfBox)
-				}
-			}
-		}
-		cols := pdfColumns(core, 0.1*body)
-		mean := chars / pieces
-		words, counts := make([]int, len(cols)), make([]int, len(cols))
-		for _, r := range rows[s:e] {
-			for _, k := range r.pieces {
-				c := pdfColumnOf(cols, lines[k].pdfBox)
-				words[c] += len(lines[k].words)
-				counts[c]++
-			}
-		}
-		prose := true // several words in each piece of each column
-		for c := range cols {
-			prose = prose && words[c] >= 4*counts[c]
-		}
-		// Prose in columns is no table.
-		if len(cols) < 2 || len(cols) > 25 || mean > 38 || len(cols) == 2 && mean > 26 || prose ||
-			4*pieces < len(cols)*(e-s) { // or little but gaps, as among the labels of a chart
-			s = e - 1
-			continue
-		}
-		t := &pdfBlock{pdfBox: rows[s].pdfBox, page: p, kind: rag.Table}
-		for _, r := range rows[s:e] {
-			cells := make([]string, len(cols))
-			bold := true
-			for _, k := range r.pieces {
-				c := pdfColumnOf(cols, lines[k].pdfBox)
-				cells[c] = strings.TrimSpace(cells[c] + " " + lines[k].text())
-				bold = bold && lines[k].bold
-				used[k] = true
-			}
-			t.rows = append(t.rows, cells)
-			t.boldRows = append(t.boldRows, bold)
-			t.pdfBox = t.union(r.pdfBox)
-		}
-		t.findHeader()
-		tables = append(tables, t)
 		s = e - 1
 	}
-	for i, l := range lines {
-		if !used[i] {
-			rest = append(rest, l)
+	return tables, rest
+}
+
+// pdfRunEnd returns the end of the run of rows, beginning with rows[s], that
+// have several pieces each; s if there is none.
+func pdfRunEnd(rows []pdfRow, s int, body float64) int {
+	if len(rows[s].pieces) < 2 {
+		return s
+	}
+	e := s + 1
+	for ; e < len(rows); e++ {
+		gap := rows[e].y0 - rows[e-1].y1
+		if gap > 2.2*body {
+			break
+		}
+		if len(rows[e].pieces) >= 2 {
+			continue
+		}
+		// A row of one piece goes along if it is short and the table goes on
+		// below it.
+		if e+1 >= len(rows) || len(rows[e+1].pieces) < 2 || gap > 1.2*body && len(rows[e+1].pieces) < 3 ||
+			rows[e].w() > 0.6*rows[s].w() {
+			break
 		}
 	}
-	return tables, rest
+	for len(rows[e-1].pieces) < 2 {
+		e--
+	}
+	return e
+}
+
+// pdfOpenTable makes a table of rows, nil if they are none.
+func pdfOpenTable(rows []pdfRow, body float64) *pdfBlock {
+	var lines []pdfLine
+	multi, chars := 0, 0
+	for _, r := range rows {
+		lines = append(lines, r.pieces...)
+		if len(r.pieces) >= 2 {
+			multi++
+		}
+	}
+	cols := pdfColumns(pdfCore(lines), 0.1*body)
+	if multi < 3 || len(cols) < 2 || len(cols) > 25 {
+		return nil
+	}
+	words, counts := make([]int, len(cols)), make([]int, len(cols))
+	for _, l := range lines {
+		chars += len(l.text())
+		c := pdfColumnOf(cols, l.pdfBox)
+		words[c] += len(l.words)
+		counts[c]++
+	}
+	prose := true // several words in each piece of each column
+	for c := range cols {
+		prose = prose && words[c] >= 4*counts[c]
+	}
+	// Prose in columns is no table, nor are the labels of a chart, with little
+	// but gaps between them.
+	mean := chars / len(lines)
+	if prose || mean > 38 || len(cols) == 2 && mean > 26 || 4*len(lines) < len(cols)*len(rows) {
+		return nil
+	}
+	t := &pdfBlock{pdfBox: rows[0].pdfBox, kind: rag.Table}
+	for _, r := range rows {
+		cells := make([]string, len(cols))
+		bold := true
+		for _, l := range r.pieces {
+			c := pdfColumnOf(cols, l.pdfBox)
+			cells[c] = strings.TrimSpace(cells[c] + " " + l.text())
+			bold = bold && l.bold
+		}
+		t.rows = append(t.rows, cells)
+		t.boldRows = append(t.boldRows, bold)
+		t.pdfBox = t.union(r.pdfBox)
+	}
+	t.findHeader()
+	return t
 }
 
 // pdfColumnOf returns the column that a piece stands in: the first that it
