@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -77,7 +78,20 @@ func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Doc
 				return err
 			}
 		}
-		go func() { done <- w.answer(req, f, s.CacheDir, parse) }()
+		go func() {
+			err := w.answer(req, f, s.CacheDir, parse)
+			tidy()
+			done <- err
+		}()
+	}
+}
+
+// tidy gives memory back after a large file, so that the next one is not
+// blamed for it and an idle child is small.
+func tidy() {
+	m := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	if metrics.Read(m); m[0].Value.Uint64() > 64<<20 {
+		debug.FreeOSMemory()
 	}
 }
 
@@ -109,12 +123,7 @@ func (w *frameWriter) answer(req request, f *os.File, cacheDir string, parse fun
 func guard(in *Input, parse func(context.Context, *Input) (*rag.Document, error)) (doc *rag.Document, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &rag.Error{
-				Code: "parse_crash", Fault: rag.FaultSystem,
-				Reason: "The parser crashed while it read the file",
-				Action: "Retry; if it crashes again, send the file to the operator, whose log has the cause",
-				Err:    fmt.Errorf("panic: %v\n%s", r, debug.Stack()),
-			}
+			err = crash(fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
 	// There is nothing to cancel: a parent that gives up kills this process.

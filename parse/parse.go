@@ -51,7 +51,7 @@ type Format struct {
 }
 
 // Parse finds the format of in by its content, unless in.MIME says it, and
-// parses it in this process. Files that strangers sent belong in a [Pool].
+// parses it in this process. in.Progress may be nil. Files that strangers sent belong in a [Pool].
 //
 // A file with nothing in it, or nothing but white space, is an empty document.
 // Any other file without text gives an [rag.Error] with code "no_text", one in a
@@ -64,6 +64,9 @@ func Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 func parseAs(ctx context.Context, formats []Format, in *Input) (*rag.Document, error) {
 	if in.MIME == "" {
 		in.MIME = Sniff(in, in.Size, in.Name)
+	}
+	if in.Progress == nil {
+		in.Progress = func(string, int64, int64) {}
 	}
 	f, ok := find(formats, in.MIME)
 	if in.Size == 0 {

@@ -42,7 +42,8 @@ type Pool struct {
 
 	Limits Limits
 
-	// Log is told about children that had to be killed. Default: nothing.
+	// Log is told what no returned error says: that the system refuses
+	// namespaces, that a child died while it was idle. Default: nothing.
 	Log *slog.Logger
 
 	once sync.Once
@@ -115,18 +116,19 @@ func (p *Pool) Parse(ctx context.Context, path, name string, progress func(unit 
 		return nil, err
 	}
 
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w", name, err)
-	}
-	defer f.Close()
-	fi, err := f.Stat()
+	// Looked at before it is opened: to open a pipe is to wait for its writer.
+	fi, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("parse %s: %w", name, err)
 	}
 	if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("parse %s: not a regular file: %s", name, fi.Mode().Type())
 	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", name, err)
+	}
+	defer f.Close()
 
 	c, err := p.take(ctx)
 	if err != nil {
@@ -166,11 +168,7 @@ func (p *Pool) run(ctx context.Context, c *child, f *os.File, req request, repor
 	case c.cmd.ProcessState.ExitCode() == exitMemory:
 		cause = errMemory
 	}
-	err = p.blame(c, cause, killed)
-	if _, ok := errors.AsType[*rag.Error](err); ok {
-		p.log.WarnContext(ctx, "parser killed", "file", req.Name, "error", err)
-	}
-	return nil, err
+	return nil, p.blame(c, cause, killed)
 }
 
 // blame turns the cause of c's death into an error with its three parts. If it
@@ -188,11 +186,21 @@ func (p *Pool) blame(c *child, cause error, killed bool) error {
 	case killed:
 		return cause
 	}
+	e := crash(detail)
+	if killedFromOutside(c.cmd.ProcessState) {
+		e.Reason = "The parser was killed while it read the file, probably because the machine is short of memory"
+		e.Action = "Retry later; if it happens again, ask the operator for a machine with more memory or for fewer parsers at a time"
+	}
+	return e
+}
+
+// crash returns the error for a parser that died or panicked.
+func crash(cause error) *rag.Error {
 	return &rag.Error{
 		Code: "parse_crash", Fault: rag.FaultSystem,
 		Reason: "The parser crashed while it read the file",
 		Action: "Retry; if it crashes again, send the file to the operator, whose log has the cause",
-		Err:    detail,
+		Err:    cause,
 	}
 }
 
@@ -216,14 +224,15 @@ func (p *Pool) take(ctx context.Context) (*child, error) {
 			return c, nil
 		}
 		c.stop()
+		p.log.WarnContext(ctx, "idle parser died", "how", c.cmd.ProcessState.String(), "stderr", c.stderr.quote())
 	}
 }
 
-// keep makes c idle, unless the pool was closed.
+// keep makes c idle, unless the pool was closed or has idle children enough.
 func (p *Pool) keep(c *child) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || len(p.idle) >= cap(p.turn) {
 		return false
 	}
 	p.idle = append(p.idle, c)
@@ -304,6 +313,7 @@ func (p *Pool) start(ctx context.Context) (*child, error) {
 		p.mu.Lock()
 		p.plain = true
 		p.mu.Unlock()
+		p.log.WarnContext(ctx, "parsers run without namespaces: the system refuses them", "error", err)
 		c, err = launch(p.Command, false)
 	}
 	if err != nil {
@@ -509,8 +519,8 @@ func (x *excerpt) quote() string {
 		s += fmt.Sprintf("\n… %d bytes …\n", x.dropped)
 	}
 	s = strings.TrimSpace(strings.ToValidUTF8(s+string(x.tail), "\uFFFD"))
-	if s == "" {
-		return ""
+	if s != "" {
+		s = "; its last words: " + s
 	}
-	return "; its last words: " + s
+	return s
 }

@@ -82,6 +82,9 @@ func misbehave(_ context.Context, in *Input) (*rag.Document, error) {
 	case "exit":
 		fmt.Fprintln(os.Stderr, "these are my last words")
 		os.Exit(7)
+	case "kill":
+		unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
 	case "panic":
 		panic("at the disco")
 	case "overflow":
@@ -187,6 +190,7 @@ func TestPoolLimits(t *testing.T) {
 		{"progress without end", "chatter", Limits{Output: 1 << 20}, "parse_output", rag.FaultFile, true, "output limit"},
 		{"a length that lies", "lie", Limits{}, "parse_output", rag.FaultFile, true, "output limit"},
 		{"exit", "exit", Limits{}, "parse_crash", rag.FaultSystem, false, "these are my last words"},
+		{"killed by the system", "kill", Limits{}, "parse_crash", rag.FaultSystem, false, "killed"},
 		{"panic", "panic", Limits{}, "parse_crash", rag.FaultSystem, false, "at the disco"},
 		{"stack overflow", "overflow", Limits{}, "parse_crash", rag.FaultSystem, false, "stack exceeds"},
 		{"garbage instead of frames", "garbage", Limits{}, "parse_crash", rag.FaultSystem, false, "no frame begins with"},

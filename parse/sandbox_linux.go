@@ -120,4 +120,11 @@ func watchMemory(pid int, limit int64, exceeded func()) (stop func()) {
 	return func() { close(quit); <-done }
 }
 
+// killedFromOutside reports whether a process that we did not kill was killed,
+// as the kernel does when memory runs out.
+func killedFromOutside(s *os.ProcessState) bool {
+	ws, ok := s.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL
+}
+
 func dup2(from, to int) error { return unix.Dup3(from, to, 0) }

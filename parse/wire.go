@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -87,17 +88,21 @@ var errTooLarge = errors.New("frame above the limit")
 
 // encodeFrame returns a frame, header and payload in one slice.
 func encodeFrame(kind byte, payload any) ([]byte, error) {
-	b, err := json.Marshal(payload)
-	if err != nil {
+	var b bytes.Buffer
+	b.Write(make([]byte, frameHeader))
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(payload); err != nil {
 		return nil, fmt.Errorf("encode frame: %w", err)
 	}
-	if int64(len(b)) > maxFrame {
-		return nil, fmt.Errorf("encode frame of %d bytes: %w", len(b), errTooLarge)
+	f := b.Bytes()
+	n := int64(len(f) - frameHeader)
+	if n > maxFrame {
+		return nil, fmt.Errorf("encode frame of %d bytes: %w", n, errTooLarge)
 	}
-	f := make([]byte, frameHeader, frameHeader+len(b))
-	binary.BigEndian.PutUint32(f, uint32(len(b)))
+	binary.BigEndian.PutUint32(f, uint32(n))
 	f[4] = kind
-	return append(f, b...), nil
+	return f, nil
 }
 
 // maxFrame is what 4 bytes of length can say.
