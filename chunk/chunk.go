@@ -224,16 +224,16 @@ func (s *splitter) bare(sec *section) bool {
 }
 
 // merge joins groups that are smaller than a quarter of the target with a
-// neighbour, if the two are parts of one section, siblings, or parent and
-// child, and fit the target together.
+// neighbour, if the two stand under one heading or are both at the top of the
+// outline, and fit the target together.
 func (s *splitter) merge(groups []group) []group {
 	var out []group
 	for _, g := range groups {
 		if len(out) > 0 {
 			last := &out[len(out)-1]
-			small := min(last.tokens, g.tokens) < s.Target/4
+			small := 4*min(last.tokens, g.tokens) < s.Target
 			c := common(last.under, g.under)
-			near := (last.under == c || last.under.parent == c) && (g.under == c || g.under.parent == c)
+			near := c != s.root || last.under.depth <= 1 && g.under.depth <= 1
 			if small && near && last.tokens+g.tokens <= s.Target && !barrier(last.units[0].where, g.units[0].where) {
 				*last = group{under: c, units: slices.Concat(last.units, g.units), tokens: last.tokens + g.tokens}
 				continue
@@ -327,16 +327,12 @@ func (s *splitter) text(units []unit) string {
 	var b strings.Builder
 	for i, u := range units {
 		e := &s.doc.Elements[u.element]
-		headed := false
 		if i > 0 {
 			prev := units[i-1]
 			p := &s.doc.Elements[prev.element]
 			switch {
 			case prev.element == u.element && !prev.table && !u.table:
 				b.WriteString(e.Text[prev.to:u.from])
-			case prev.element == u.element && prev.table:
-				headed = prev.head != ""
-				b.WriteByte('\n')
 			case prev.element == u.element, p.Kind == rag.Heading, p.Kind == e.Kind && inLines(e.Kind):
 				b.WriteByte('\n')
 			default:
@@ -347,7 +343,7 @@ func (s *splitter) text(units []unit) string {
 			b.WriteString(e.Text[u.from:u.to])
 			continue
 		}
-		if u.head != "" && !headed {
+		if u.head != "" {
 			b.WriteString(u.head)
 			b.WriteByte('\n')
 		}

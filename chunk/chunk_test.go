@@ -57,11 +57,11 @@ func TestSplit(t *testing.T) {
 		{
 			name: "a chunk does not cross a heading",
 			in: []rag.Element{
-				title(1, "A"), para(sentence("Alpha", 5), rag.Locator{}), title(1, "B"), para(sentence("Beta", 5), rag.Locator{}),
+				title(1, "A"), para(sentence("Alpha", 4), rag.Locator{}), title(1, "B"), para(sentence("Beta", 4), rag.Locator{}),
 			},
 			want: []rag.Chunk{
-				{Text: "A\n" + sentence("Alpha", 5), Elements: [2]int{0, 1}, Tokens: 6},
-				{Text: "B\n" + sentence("Beta", 5), Elements: [2]int{2, 3}, Tokens: 6},
+				{Text: "A\n" + sentence("Alpha", 4), Elements: [2]int{0, 1}, Tokens: 5},
+				{Text: "B\n" + sentence("Beta", 4), Elements: [2]int{2, 3}, Tokens: 5},
 			},
 		},
 		{
@@ -73,6 +73,27 @@ func TestSplit(t *testing.T) {
 			want: []rag.Chunk{
 				{Text: "Menu\n" + sentence("Our", 9), Elements: [2]int{0, 1}, Tokens: 10},
 				{Text: "Tea\nCoffee\nWater", Path: []string{"Menu"}, Elements: [2]int{2, 4}, Kind: rag.Heading, Tokens: 4},
+			},
+		},
+		{
+			name: "small sections ever deeper are merged",
+			in: []rag.Element{
+				title(1, "A"), para("a", rag.Locator{}), title(2, "B"), para("b", rag.Locator{}),
+				title(3, "C"), para("c", rag.Locator{}), title(4, "D"), para("d", rag.Locator{}),
+			},
+			want: []rag.Chunk{{Text: "A\na\n\nB\nb\n\nC\nc\n\nD\nd", Elements: [2]int{0, 7}, Tokens: 8}},
+		},
+		{
+			name: "small sections under different headings are not",
+			in: []rag.Element{
+				title(1, "A"), para(sentence("One", 8), rag.Locator{}), title(2, "B"), para(sentence("Two", 9), rag.Locator{}),
+				title(3, "C"), para("x", rag.Locator{}), title(1, "D"), para("y", rag.Locator{}),
+			},
+			want: []rag.Chunk{
+				{Text: "A\n" + sentence("One", 8), Elements: [2]int{0, 1}, Tokens: 9},
+				{Text: "B\n" + sentence("Two", 9), Path: []string{"A"}, Elements: [2]int{2, 3}, Tokens: 11},
+				{Text: "C\nx", Path: []string{"A", "B"}, Elements: [2]int{4, 5}, Tokens: 5},
+				{Text: "D\ny", Elements: [2]int{6, 7}, Tokens: 2},
 			},
 		},
 		{
@@ -117,6 +138,14 @@ func TestSplit(t *testing.T) {
 				{Text: "Dr. Smith met Mr. Jones in the old town hall.", Where: rag.Locator{Line: 11}, Kind: rag.Paragraph, Tokens: 10},
 				{Text: "They spoke, e.g. about the weather, for an\nhour or so.", Where: rag.Locator{Line: 12, LineEnd: 13}, Kind: rag.Paragraph, Tokens: 11},
 				{Text: "Nobody else was there to hear them speak.", Where: rag.Locator{Line: 13}, Kind: rag.Paragraph, Tokens: 8},
+			},
+		},
+		{
+			name: "pieces of a paragraph without the lines of its file are cited with all of them",
+			in:   []rag.Element{para(sentence("One", 9)+" "+sentence("Two", 9), rag.Locator{Line: 3, LineEnd: 5})},
+			want: []rag.Chunk{
+				{Text: sentence("One", 9), Where: rag.Locator{Line: 3, LineEnd: 5}, Kind: rag.Paragraph, Tokens: 9},
+				{Text: sentence("Two", 9), Where: rag.Locator{Line: 3, LineEnd: 5}, Kind: rag.Paragraph, Tokens: 9},
 			},
 		},
 		{

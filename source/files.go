@@ -66,19 +66,25 @@ func (f *Files) Open(ctx context.Context, object rag.Object, generation int64) (
 	return openBlob(root, name)
 }
 
-// Beneath returns the folder, of the innermost of roots that contains path,
-// and the name of path in it. It compares names only and looks at no file. A
-// root that is path itself stands for a single file: dir is then its folder.
+// Beneath returns the outermost of the roots that contain path, and the name
+// of path in it. It compares names only and looks at no file. A root that is
+// path itself stands for a single file: dir is then its folder, if no other
+// root contains it.
 func Beneath(roots []string, path string) (dir, name string, ok bool) {
+	single := false
 	for _, root := range roots {
 		root = filepath.Clean(root)
 		if root == path {
-			return filepath.Dir(path), filepath.Base(path), true
+			single = true
+			continue
 		}
 		rel, err := filepath.Rel(root, path)
-		if err == nil && filepath.IsLocal(rel) && len(root) >= len(dir) {
+		if err == nil && filepath.IsLocal(rel) && (!ok || len(root) < len(dir)) {
 			dir, name, ok = root, rel, true
 		}
+	}
+	if !ok && single {
+		return filepath.Dir(path), filepath.Base(path), true
 	}
 	return dir, name, ok
 }

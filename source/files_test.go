@@ -179,9 +179,10 @@ func TestBeneath(t *testing.T) {
 		dir, name string
 		ok        bool
 	}{
-		{[]string{"/a", "/a/b", "/"}, "/a/b", "c/d", true},
-		{[]string{"/a/b", "/a"}, "/a/b", "c/d", true},
-		{[]string{"/a", "/a/b/c/d"}, "/a/b/c", "d", true},
+		{[]string{"/a", "/a/b"}, "/a", "b/c/d", true},
+		{[]string{"/a/b", "/a"}, "/a", "b/c/d", true},
+		{[]string{"/a/b/c/d", "/a"}, "/a", "b/c/d", true},
+		{[]string{"/a/b/c/d"}, "/a/b/c", "d", true},
 		{[]string{"/"}, "/", "a/b/c/d", true},
 		{[]string{"/a/b/"}, "/a/b", "c/d", true},
 		{[]string{"/a/bc", "/a/b/c/e", "/a/b/c/d/e", "a", ".", ""}, "", "", false},
