@@ -333,11 +333,9 @@ func (d *docxReader) note(n docxNote) {
 		return
 	}
 	delete(d.notes, n.key)
-	at := d.at
 	d.inBox++
 	text := docxFlat(d.capture(func() { d.blocks(node) }).els, "\n")
 	d.inBox--
-	d.at = at // breaks within a note are not the text's
 	if text == "" {
 		return
 	}
@@ -478,12 +476,14 @@ func (d *docxReader) inline(n *ooxmlNode, t *docxText) {
 		case "w:tab", "w:ptab":
 			d.write(t, "\t")
 		case "w:br", "w:cr":
-			if c.attr("w:type") == "page" {
+			if c.attr("w:type") == "page" && d.inBox == 0 {
 				d.at.manual++
 			}
 			d.write(t, "\n")
 		case "w:lastRenderedPageBreak":
-			d.at.rendered++
+			if d.inBox == 0 { // boxes and notes are cited where they are anchored
+				d.at.rendered++
+			}
 		case "w:noBreakHyphen":
 			d.write(t, "-")
 		case "w:sym":
@@ -621,7 +621,6 @@ func (d *docxReader) object(n *ooxmlNode) {
 			d.block(n)
 		}
 		d.inBox--
-		d.at = from // breaks within a box are not the text's
 	case "a:p":
 		if s := strings.TrimSpace(ooxmlRunText(n)); s != "" {
 			d.emit(rag.Element{Kind: rag.Paragraph, Text: s}, from)

@@ -62,6 +62,7 @@ const docxTestNumbering = `<w:numbering ` + ooxmlNS + `>
 
 const docxTestStyles = `<w:styles ` + ooxmlNS + `>
 <w:style w:type="paragraph" w:default="1" w:styleId="Normal"><w:name w:val="Normal"/></w:style>
+<w:style w:type="character" w:default="1" w:styleId="Char"><w:name w:val="heading 9"/></w:style>
 <w:style w:type="paragraph" w:styleId="berschrift1"><w:name w:val="heading 1"/><w:basedOn w:val="Normal"/><w:pPr><w:outlineLvl w:val="0"/></w:pPr></w:style>
 <w:style w:type="paragraph" w:styleId="Mine"><w:name w:val="My own"/><w:basedOn w:val="berschrift1"/></w:style>
 <w:style w:type="paragraph" w:styleId="Fr"><w:name w:val="Titre 2"/></w:style>
@@ -185,7 +186,7 @@ func TestDocxTables(t *testing.T) {
 	}{
 		{"merged cells",
 			row("", cell(`<w:gridSpan w:val="2"/>`, "ab"), cell(`<w:vMerge w:val="restart"/>`, "c")) +
-				row("", cell("", "d"), cell("", "e"), cell(`<w:vMerge/>`, "")) +
+				row("", cell("", "d"), cell("", "e"), cell(`<w:vMerge/>`, "hidden by Word")) +
 				row(`<w:gridBefore w:val="1"/>`, cell("", "f"), cell("", "g")),
 			[]string{"table: [ab||c][d|e|][|f|g]"}},
 		{"header rows", row(`<w:tblHeader/>`, cell("", "a"), cell("", "b")) + row(`<w:tblHeader/>`, cell("", "c"), cell("", "d")) + row("", cell("", "1"), cell("", "2")),
@@ -246,11 +247,16 @@ func TestDocxPages(t *testing.T) {
 		{"manual, count differs", docxPar("", "a") + page + docxPar("", "b"), "9", []string{"¶ 1", "¶ 3"}},
 		{"manual, count unknown", docxPar("", "a") + page + docxPar("", "b"), "", []string{"¶ 1", "¶ 3"}},
 		{"rendered after manual", docxPar("", "a") + page + broken, "2", []string{"p. 1", "p. 2"}},
+		{"within a box and a note", `<w:p><w:r><w:t>a</w:t><w:footnoteReference w:id="1"/><w:pict><w:txbxContent>` + broken + `</w:txbxContent></w:pict></w:r></w:p>` + broken, "2",
+			[]string{"p. 1", "p. 1", "p. 1", "p. 2"}},
 		{"no hints", docxPar("", "a"), "1", []string{"¶ 1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			doc, err := ooxmlParse(t, docxParser{}, ooxmlDocument(t, tt.body, "docProps/app.xml",
+			doc, err := ooxmlParse(t, docxParser{}, ooxmlDocument(t, tt.body,
+				"word/_rels/document.xml.rels", ooxmlRelsPart("r1", "footnotes", "footnotes.xml"),
+				"word/footnotes.xml", `<w:footnotes `+ooxmlNS+`><w:footnote w:id="1">`+broken+`</w:footnote></w:footnotes>`,
+				"docProps/app.xml",
 				`<Properties xmlns="http://schemas.openxmlformats.org/officeDocument/2006/extended-properties"><Pages>`+tt.pages+`</Pages></Properties>`))
 			if err != nil {
 				t.Fatal(err)

@@ -163,14 +163,17 @@ func (p *pptxReader) readSlide(part string) (bool, error) {
 		return false, err
 	}
 	for _, r := range p.rels.list {
-		switch r.kind {
-		case "notesSlide":
-			err = p.readNotes(r.target)
-		case "comments":
-			err = p.readComments(r.target)
+		if r.kind == "notesSlide" {
+			if err := p.readNotes(r.target); err != nil {
+				return false, err
+			}
 		}
-		if err != nil {
-			return false, err
+	}
+	for _, r := range p.rels.list {
+		if r.kind == "comments" {
+			if err := p.readComments(r.target); err != nil {
+				return false, err
+			}
 		}
 	}
 	return true, nil
