@@ -39,9 +39,13 @@ func ParseIgnore(base, text string) *Ignore {
 	return g
 }
 
+// maxPattern is the length of the longest pattern that is used. No path is
+// longer, and matching takes time that grows with its square.
+const maxPattern = 4096
+
 func parseIgnoreRule(line string) (ignoreRule, bool) {
 	var rule ignoreRule
-	if strings.HasPrefix(line, "#") {
+	if strings.HasPrefix(line, "#") || len(line) > maxPattern {
 		return rule, false
 	}
 	line = trimTrailingSpaces(line)
@@ -216,6 +220,9 @@ func matchOne(pattern, name string) (width, size int) {
 // bracketLen returns the length of the bracket expression that p begins with,
 // or 0 if it has no end.
 func bracketLen(p string) int {
+	if strings.IndexByte(p, ']') < 0 {
+		return 0
+	}
 	i := 1
 	if i < len(p) && (p[i] == '!' || p[i] == '^') {
 		i++

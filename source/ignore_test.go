@@ -63,6 +63,7 @@ func TestIgnore(t *testing.T) {
 		{rule: "a lone **", text: "**\n!keep\n", yes: "x x/ x/keep", no: "keep"},
 		{rule: "an empty pattern", text: "/\n!\n//\n", no: "a a/ a/b"},
 		{rule: "the folder of the file", base: "sub/dir", text: "/a\nb\nc/d\n", yes: "sub/dir/a sub/dir/b sub/dir/x/b sub/dir/c/d", no: "a sub/a b sub/b sub/dirx/b sub/dir/x/a c/d"},
+		{rule: "a pattern longer than any path", text: strings.Repeat("[", 1<<20) + "\na\n", yes: "a", no: "b"},
 		{rule: "slash in a bracket", text: "x[/]y\nm[a/]n\n", yes: "man", no: "x/y m/n xy"},
 	}
 	for _, tt := range tests {
