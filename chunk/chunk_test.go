@@ -207,6 +207,16 @@ func TestSplit(t *testing.T) {
 			},
 		},
 		{
+			name: "a row of a CSV file may have several lines",
+			in: []rag.Element{{Kind: rag.Table, Where: rag.Locator{Line: 5, LineEnd: 8}, Rows: [][]string{
+				{"One\ntwo three\nfour five six", "seven eight nine"}, {sentence("Two", 9)},
+			}}},
+			want: []rag.Chunk{
+				{Text: "One two three four five six | seven eight nine", Where: rag.Locator{Line: 5, LineEnd: 7}, Kind: rag.Table, Tokens: 10},
+				{Text: sentence("Two", 9), Where: rag.Locator{Line: 8}, Kind: rag.Table, Tokens: 9},
+			},
+		},
+		{
 			name: "rows without lines of their own are cited with the table's",
 			in: []rag.Element{{Kind: rag.Table, Where: rag.Locator{Line: 1, LineEnd: 7, Sheet: "S", Range: "A1:B9"}, Rows: [][]string{
 				{sentence("One", 9)}, {sentence("Two", 9)},

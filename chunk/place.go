@@ -50,17 +50,31 @@ func (c *lineCounter) place(from, to int) rag.Locator {
 	return w
 }
 
-// A rowPlaces finds the lines or cells in which rows of a table stand, if it
-// has one of them for each row.
+// A rowPlaces finds the lines or cells in which rows of a table stand, if the
+// table has as many of them as its rows need.
 type rowPlaces struct {
-	where          rag.Locator
-	cells          cells
-	byLine, byCell bool
+	where  rag.Locator
+	lines  []int // first line of each row, and the one after the last; nil if unknown
+	cells  cells
+	byCell bool
 }
 
 func newRowPlaces(e *rag.Element) *rowPlaces {
 	p := &rowPlaces{where: placeOf(e)}
-	p.byLine = p.where.Line > 0 && max(p.where.LineEnd, p.where.Line)-p.where.Line+1 == len(e.Rows)
+	if line := p.where.Line; line > 0 {
+		lines := make([]int, 1, len(e.Rows)+1)
+		lines[0] = line
+		for _, row := range e.Rows {
+			line++
+			for _, cell := range row {
+				line += strings.Count(cell, "\n") // a quoted cell may hold several lines
+			}
+			lines = append(lines, line)
+		}
+		if line == max(p.where.LineEnd, p.where.Line)+1 {
+			p.lines = lines
+		}
+	}
 	r, ok := parseCells(p.where.Range)
 	p.cells, p.byCell = r, ok && r.row1-r.row0+1 == len(e.Rows)
 	return p
@@ -69,8 +83,8 @@ func newRowPlaces(e *rag.Element) *rowPlaces {
 // place returns the place of the rows first to last.
 func (p *rowPlaces) place(first, last int) rag.Locator {
 	w := p.where
-	if p.byLine {
-		w.Line, w.LineEnd = spanOf(p.where.Line+first, p.where.Line+last)
+	if p.lines != nil {
+		w.Line, w.LineEnd = spanOf(p.lines[first], p.lines[last+1]-1)
 	}
 	if p.byCell {
 		r := p.cells
