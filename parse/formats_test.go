@@ -67,15 +67,17 @@ func TestParseUnsupported(t *testing.T) {
 	ole := func(streams ...string) string {
 		b := make([]byte, 512)
 		copy(b, "\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1")
-		b[30] = 9 // sectors of 512 bytes; the directory is in the first
-		for _, s := range streams {
-			e := make([]byte, 128)
+		b[30] = 9 // sectors of 512 bytes
+		b[48] = 2 // the directory begins in sector 2 and goes on in sector 1
+		b[76] = 0 // the allocation table is sector 0
+		table, dir := make([]byte, 512), make([]byte, 1024)
+		copy(table[4:], "\xFE\xFF\xFF\xFF\x01\x00\x00\x00")
+		for k, s := range streams {
 			for i := range s {
-				e[2*i] = s[i]
+				dir[128*k+2*i] = s[i]
 			}
-			b = append(b, e...)
 		}
-		return string(b)
+		return string(b) + string(table) + string(dir[512:]) + string(dir[:512])
 	}
 	tests := []struct {
 		name, content string
@@ -85,7 +87,7 @@ func TestParseUnsupported(t *testing.T) {
 		{"a.txt", "\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "unsupported_format", "Unsupported file type: PNG picture (png)"},
 		{"a.doc", ole("Root Entry", "WordDocument"), "unsupported_format", "Unsupported file type: Word 97–2003 document (doc)"},
 		{"a.xls", ole("Root Entry", "Workbook"), "unsupported_format", "Unsupported file type: Excel 97–2003 workbook (xls)"},
-		{"a.docx", ole("Root Entry", "EncryptionInfo", "EncryptedPackage"), "password_required", "encrypted"},
+		{"a.docx", ole("Root Entry", "a", "b", "c", "EncryptionInfo", "EncryptedPackage"), "password_required", "encrypted"},
 		{"a.gz", "\x1f\x8b\x08\x00\x00\x00\x00\x00", "unsupported_format", "Unsupported file type: gzip archive (gz)"},
 		{"a.rtf", "{\\rtf1\\ansi hello}", "unsupported_format", "Unsupported file type: Rich Text document (rtf)"},
 		{"a.xyz", "\x00\x01\x02\x03\x04\x05\x06\x07\x08", "unsupported_format", "Unsupported file type: data of an unknown kind, named .xyz"},

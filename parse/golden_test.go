@@ -237,3 +237,25 @@ func checkResult(t testing.TB, doc *rag.Document, err error) {
 		}
 	}
 }
+
+func BenchmarkParse(b *testing.B) {
+	for _, f := range Formats() {
+		b.Run(f.Name, func(b *testing.B) {
+			var inputs []*Input
+			size := int64(0)
+			cache := b.TempDir()
+			for _, path := range fixtures(b, f.Name) {
+				in := openFixture(b, path)
+				in.CacheDir = cache
+				inputs = append(inputs, in)
+				size += in.Size
+			}
+			b.SetBytes(size)
+			for b.Loop() {
+				for _, in := range inputs {
+					f.Parse(b.Context(), in) // an error is a result too
+				}
+			}
+		})
+	}
+}

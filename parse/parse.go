@@ -89,13 +89,3 @@ func blank(in *Input) bool {
 	const enough = 4 << 10
 	return in.Size <= enough && len(bytes.TrimSpace(readAt(in, 0, in.Size))) == 0
 }
-
-// read returns all of in.
-func (in *Input) read() ([]byte, error) {
-	b := make([]byte, in.Size)
-	n, err := in.ReadAt(b, 0)
-	if err == io.EOF {
-		err = nil // and a file that shrank since is read as far as it goes
-	}
-	return b[:n], err
-}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/gabriel-vasile/mimetype"
 )
@@ -166,21 +167,11 @@ func zipEntry(f *zip.File, limit int64) []byte {
 	return b
 }
 
-// sniffOLE looks at the names of the streams in a compound file. They are in
-// the directory, whose place the header gives.
+// sniffOLE goes by the names of the streams in a compound file.
 func sniffOLE(r io.ReaderAt, head []byte, mime string) string {
-	if len(head) < 512 {
-		return mime
-	}
-	sector := int64(1) << min(binary.LittleEndian.Uint16(head[30:]), 16)
-	first := int64(binary.LittleEndian.Uint32(head[48:]))
-	names := append(readAt(r, (first+1)*sector, 4<<10), readAt(r, 0, 256<<10)...)
+	names := oleNames(r, head)
 	has := func(name string) bool {
-		var u []byte
-		for _, c := range []byte(name) {
-			u = append(u, c, 0)
-		}
-		return bytes.Contains(names, u)
+		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 	}
 	switch {
 	case has("EncryptedPackage"):
@@ -191,12 +182,56 @@ func sniffOLE(r io.ReaderAt, head []byte, mime string) string {
 		return "application/msword"
 	case has("PowerPoint Document"):
 		return "application/vnd.ms-powerpoint"
-	case has("Workbook"):
+	case has("Workbook"), has("Book"):
 		return "application/vnd.ms-excel"
-	case has("__substg1.0_"):
+	case has("__properties_version1.0"):
 		return "application/vnd.ms-outlook"
 	}
 	return mime
+}
+
+// oleNames returns the names in the directory of a compound file, of which it
+// reads at most 64 sectors.
+func oleNames(r io.ReaderAt, head []byte) []string {
+	if len(head) < 512 {
+		return nil
+	}
+	shift := binary.LittleEndian.Uint16(head[30:])
+	if shift != 9 && shift != 12 {
+		return nil
+	}
+	size := int64(1) << shift
+	read := func(sector uint32, off, n int64) []byte { return readAt(r, (int64(sector)+1)*size+off, n) }
+	var names []string
+	sector := binary.LittleEndian.Uint32(head[48:])
+	for range 64 {
+		b := read(sector, 0, size)
+		for ; len(b) >= 128; b = b[128:] {
+			var u []uint16
+			for i := 0; i < 64; i += 2 {
+				c := binary.LittleEndian.Uint16(b[i:])
+				if c == 0 {
+					break
+				}
+				u = append(u, c)
+			}
+			names = append(names, string(utf16.Decode(u)))
+		}
+		// The next sector stands in the allocation table, whose own first 109
+		// sectors are listed in the header.
+		per := uint32(size / 4)
+		if sector/per >= 109 {
+			break
+		}
+		next := read(binary.LittleEndian.Uint32(head[76+4*(sector/per):]), int64(sector%per)*4, 4)
+		if len(next) < 4 {
+			break
+		}
+		if sector = binary.LittleEndian.Uint32(next); sector >= 0xFFFFFFFA {
+			break
+		}
+	}
+	return names
 }
 
 // looksLikeText reports whether b may be text that mimetype does not know as
