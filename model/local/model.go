@@ -31,7 +31,7 @@ type Options struct {
 // one computation, and a question does not wait behind a whole document.
 type Model struct {
 	spec    *model
-	tok     *wordPiece
+	tok     tokenizer
 	engine  *engine
 	session *session
 	output  int           // index of the session's output that is used
@@ -76,7 +76,7 @@ func Open(ctx context.Context, opt Options) (*Model, error) {
 		opt.Threads = runtime.GOMAXPROCS(0)
 	}
 	m := &Model{spec: spec, slots: make(chan struct{}, opt.Threads)}
-	if m.tok, err = readWordPiece(paths[0]); err != nil {
+	if m.tok, err = readTokenizer(paths[0]); err != nil {
 		return nil, fmt.Errorf("open model %s: %w", spec.Name, err)
 	}
 	if m.engine, err = loadEngine(paths[2]); err != nil {
@@ -129,11 +129,11 @@ func (m *Model) Space() rag.Space {
 }
 
 // Tokens counts exactly as the model does.
-func (m *Model) Tokens(text string) int { return m.tok.count(text) }
+func (m *Model) Tokens(text string) int { return len(m.tok.encode(nil, text, -1)) }
 
 // MaxTokens is the longest passage that the model reads whole.
 func (m *Model) MaxTokens() int {
-	return m.spec.MaxTokens - m.tok.count(m.spec.PassagePrefix)
+	return m.spec.MaxTokens - m.Tokens(m.spec.PassagePrefix)
 }
 
 // Embed computes the vectors of in: see [embed.Embedder]. When ctx ends it
@@ -200,8 +200,9 @@ func (m *Model) encode(in embed.Input) []int32 {
 	if in.Query {
 		prefix = m.spec.QueryPrefix
 	}
-	ids := m.tok.encode([]int32{m.tok.cls}, prefix+in.Text, m.spec.MaxTokens+1)
-	return append(ids, m.tok.sep)
+	first, last := m.tok.frame()
+	ids := m.tok.encode([]int32{first}, prefix+in.Text, m.spec.MaxTokens+1)
+	return append(ids, last)
 }
 
 // batch sorts texts by length, longest first so that the last computation is

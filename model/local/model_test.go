@@ -54,6 +54,9 @@ type reference struct {
 	Texts  []string
 	IDs    [][]int32
 	Models map[string][][]float32 // a vector a text, then one of text 3 as a question
+
+	UnigramSpaces [][]int32 `json:"unigram_spaces"`
+	UnigramWords  [][]int32 `json:"unigram_words"`
 }
 
 func readReference(t *testing.T) *reference {
@@ -70,14 +73,54 @@ func readReference(t *testing.T) *reference {
 }
 
 func TestTokensAreThoseOfTheReference(t *testing.T) {
-	tok, err := readWordPiece(readLock().file("bert-uncased-tokenizer").path(modelsDir(t)))
+	tok, err := readTokenizer(readLock().file("bert-uncased-tokenizer").path(modelsDir(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ref := readReference(t)
-	for i, text := range ref.Texts {
+	wantTokens(t, tok, ref.Texts, ref.IDs)
+}
+
+func TestUnigramTokensAreThoseOfTheReference(t *testing.T) {
+	ref := readReference(t)
+	tok, err := readTokenizer("testdata/unigram.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantTokens(t, tok, ref.Texts, ref.UnigramSpaces)
+
+	// The same, but words are what stands between spaces of all kinds.
+	b, err := os.ReadFile("testdata/unigram.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file map[string]any
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	file["pre_tokenizer"] = map[string]any{"type": "Sequence", "pretokenizers": []any{map[string]any{"type": "WhitespaceSplit"}, file["pre_tokenizer"]}}
+	if b, err = json.Marshal(file); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tokenizer.json")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if tok, err = readTokenizer(path); err != nil {
+		t.Fatal(err)
+	}
+	wantTokens(t, tok, ref.Texts, ref.UnigramWords)
+}
+
+// wantTokens checks the tokens of texts, whole and cut.
+func wantTokens(t *testing.T, tok tokenizer, texts []string, want [][]int32) {
+	t.Helper()
+	if len(texts) != len(want) {
+		t.Fatalf("%d texts have %d rows of tokens", len(texts), len(want))
+	}
+	for i, text := range texts {
 		got := tok.encode([]int32{}, text, -1)
-		if d := cmp.Diff(got, ref.IDs[i]); d != "" {
+		if d := cmp.Diff(got, want[i]); d != "" {
 			t.Errorf("tokens of %.60q (-got +want):\n%s", text, d)
 		}
 		for _, limit := range []int{0, 1, 7, len(got)} {
@@ -359,7 +402,7 @@ func TestBrokenFiles(t *testing.T) {
 	if _, err := loadEngine(broken); err == nil {
 		t.Error("a broken library was loaded")
 	}
-	if _, err := readWordPiece(broken); err == nil {
+	if _, err := readTokenizer(broken); err == nil {
 		t.Error("a broken tokenizer was read")
 	}
 	path, err := find(t.Context(), modelsDir(t), "runtime", mustRuntimes(t))

@@ -11,6 +11,104 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
+// A tokenizer turns text into the numbers that a model reads. It is an
+// interface because there are two kinds: wordPiece and unigram.
+type tokenizer interface {
+	// encode appends the tokens of text to ids, without those that frame an
+	// input, and stops when ids has limit tokens. A negative limit is none.
+	encode(ids []int32, text string, limit int) []int32
+
+	// frame returns the tokens that begin and end each input.
+	frame() (first, last int32)
+}
+
+// A tokenizerFile is what we read of a tokenizer.json.
+type tokenizerFile struct {
+	AddedTokens  specialTokens `json:"added_tokens"`
+	Normalizer   normalizer
+	PreTokenizer struct {
+		Type          string
+		PreTokenizers []struct{ Type string } `json:"pretokenizers"`
+	} `json:"pre_tokenizer"`
+	Model json.RawMessage
+}
+
+type normalizer struct {
+	Type string
+
+	Normalizers []normalizer // of a Sequence
+
+	CleanText          bool  `json:"clean_text"` // of BERT
+	HandleChineseChars bool  `json:"handle_chinese_chars"`
+	StripAccents       *bool `json:"strip_accents"`
+	Lowercase          bool
+
+	Charsmap string `json:"precompiled_charsmap"` // of SentencePiece
+
+	Pattern struct{ Regex string } // of Replace
+	Content string
+}
+
+// readTokenizer reads a tokenizer.json.
+func readTokenizer(path string) (tokenizer, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var file tokenizerFile
+	if err := json.Unmarshal(b, &file); err != nil {
+		return nil, fmt.Errorf("read tokenizer: %w", err)
+	}
+	var t tokenizer
+	if file.Normalizer.Type == "BertNormalizer" {
+		t, err = newWordPiece(&file)
+	} else {
+		t, err = newUnigram(&file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read tokenizer: %w", err)
+	}
+	return t, nil
+}
+
+// specialTokens are found in a text before all else.
+type specialTokens []struct {
+	ID      int32
+	Content string
+	LStrip  bool // takes the spaces before it
+	RStrip  bool // takes the spaces after it
+}
+
+// encode appends the tokens of text, of which plain encodes the parts between
+// special tokens, and stops when ids has limit tokens.
+func (s specialTokens) encode(ids []int32, text string, limit int, plain func(ids []int32, text string, limit int) []int32) []int32 {
+	for text != "" && (limit < 0 || len(ids) < limit) {
+		at, token := len(text), -1
+		for i := range s {
+			if n := strings.Index(text[:at], s[i].Content); n >= 0 {
+				at, token = n, i
+			}
+		}
+		if token < 0 {
+			ids = plain(ids, text, limit)
+			break
+		}
+		before, after := text[:at], text[at+len(s[token].Content):]
+		if s[token].LStrip {
+			before = strings.TrimRightFunc(before, unicode.IsSpace)
+		}
+		if s[token].RStrip {
+			after = strings.TrimLeftFunc(after, unicode.IsSpace)
+		}
+		ids = append(plain(ids, before, limit), s[token].ID)
+		text = after
+	}
+	if limit >= 0 && len(ids) > limit {
+		ids = ids[:limit]
+	}
+	return ids
+}
+
 // A wordPiece is BERT's tokenizer: text is cleaned, lower-cased and stripped of
 // accents, split into words at spaces, punctuation and Chinese characters, and
 // each word is cut into the longest pieces that the vocabulary has.
@@ -25,64 +123,38 @@ type wordPiece struct {
 
 	lower, clean, chinese, accents bool // accents: strip them
 
-	special  []specialToken // in the order of the file
+	special  specialTokens
 	unk      int32
 	cls, sep int32
 }
 
-type specialToken struct {
-	text string
-	id   int32
-}
-
-// readWordPiece reads a tokenizer.json.
-func readWordPiece(path string) (*wordPiece, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
+// newWordPiece makes a tokenizer of what tokenizer.json says of it.
+func newWordPiece(file *tokenizerFile) (*wordPiece, error) {
+	if file.PreTokenizer.Type != "BertPreTokenizer" {
+		return nil, fmt.Errorf("pre-tokenizer %s is not supported", file.PreTokenizer.Type)
+	}
+	var m struct {
+		UnkToken                string `json:"unk_token"`
+		ContinuingSubwordPrefix string `json:"continuing_subword_prefix"`
+		MaxInputCharsPerWord    int    `json:"max_input_chars_per_word"`
+		Vocab                   map[string]int32
+	}
+	if err := json.Unmarshal(file.Model, &m); err != nil {
 		return nil, err
 	}
-	var file struct {
-		AddedTokens []struct {
-			ID      int32
-			Content string
-		} `json:"added_tokens"`
-		Normalizer struct {
-			Type               string
-			CleanText          bool  `json:"clean_text"`
-			HandleChineseChars bool  `json:"handle_chinese_chars"`
-			StripAccents       *bool `json:"strip_accents"`
-			Lowercase          bool
-		}
-		PreTokenizer struct{ Type string } `json:"pre_tokenizer"`
-		Model        struct {
-			Type                    string
-			UnkToken                string `json:"unk_token"`
-			ContinuingSubwordPrefix string `json:"continuing_subword_prefix"`
-			MaxInputCharsPerWord    int    `json:"max_input_chars_per_word"`
-			Vocab                   map[string]int32
-		}
-	}
-	if err := json.Unmarshal(b, &file); err != nil {
-		return nil, fmt.Errorf("read tokenizer: %w", err)
-	}
-	if got := file.Normalizer.Type + "+" + file.PreTokenizer.Type; got != "BertNormalizer+BertPreTokenizer" {
-		return nil, fmt.Errorf("read tokenizer: %s is not supported", got)
-	}
-	m := file.Model
-	if m.Type != "" && m.Type != "WordPiece" {
-		return nil, fmt.Errorf("read tokenizer: model %s is not supported", m.Type)
-	}
+	n := file.Normalizer
 	t := &wordPiece{
 		whole:   make(map[string]int32, len(m.Vocab)),
 		inner:   make(map[string]int32, len(m.Vocab)/4),
 		words:   m.MaxInputCharsPerWord,
-		lower:   file.Normalizer.Lowercase,
-		clean:   file.Normalizer.CleanText,
-		chinese: file.Normalizer.HandleChineseChars,
-		accents: file.Normalizer.Lowercase,
+		lower:   n.Lowercase,
+		clean:   n.CleanText,
+		chinese: n.HandleChineseChars,
+		accents: n.Lowercase,
+		special: file.AddedTokens,
 	}
-	if s := file.Normalizer.StripAccents; s != nil {
-		t.accents = *s
+	if n.StripAccents != nil {
+		t.accents = *n.StripAccents
 	}
 	for piece, id := range m.Vocab {
 		t.long = max(t.long, len(piece))
@@ -91,53 +163,26 @@ func readWordPiece(path string) (*wordPiece, error) {
 		}
 		t.whole[piece] = id
 	}
-	for _, a := range file.AddedTokens {
-		t.special = append(t.special, specialToken{a.Content, a.ID})
-	}
 	for token, id := range map[string]*int32{m.UnkToken: &t.unk, "[CLS]": &t.cls, "[SEP]": &t.sep} {
 		n, ok := m.Vocab[token]
 		if !ok {
-			return nil, fmt.Errorf("read tokenizer: the vocabulary has no %s", token)
+			return nil, fmt.Errorf("the vocabulary has no %s", token)
 		}
 		*id = n
 	}
 	return t, nil
 }
 
-// count returns the number of tokens of text.
-func (t *wordPiece) count(text string) int { return len(t.encode(nil, text, -1)) }
+func (t *wordPiece) frame() (first, last int32) { return t.cls, t.sep }
 
-// encode appends the tokens of text to ids, without special tokens around
-// them, and stops when ids has limit tokens. A negative limit is none.
 func (t *wordPiece) encode(ids []int32, text string, limit int) []int32 {
-	full := func() bool { return limit >= 0 && len(ids) >= limit }
-	for text != "" && !full() {
-		at, tok := t.nextSpecial(text)
-		t.split(text[:at], func(word []byte) bool {
+	return t.special.encode(ids, text, limit, func(ids []int32, text string, limit int) []int32 {
+		t.split(text, func(word []byte) bool {
 			ids = t.lookUp(ids, word)
-			return !full()
+			return limit < 0 || len(ids) < limit
 		})
-		if tok == nil {
-			break
-		}
-		ids = append(ids, tok.id)
-		text = text[at+len(tok.text):]
-	}
-	if full() {
-		ids = ids[:limit]
-	}
-	return ids
-}
-
-// nextSpecial returns where the first special token in text begins.
-func (t *wordPiece) nextSpecial(text string) (int, *specialToken) {
-	at, found := len(text), (*specialToken)(nil)
-	for i := range t.special {
-		if n := strings.Index(text[:at], t.special[i].text); n >= 0 {
-			at, found = n, &t.special[i]
-		}
-	}
-	return at, found
+		return ids
+	})
 }
 
 // split normalises text and hands its words to yield, which must not keep

@@ -43,6 +43,11 @@ TEXTS = [
     "def f(x):\n\treturn x**2 + {'a': [1, 2, 3]}[\"a\"][0]  # comment",
     "3.14159 1,234,567 1e-9 $5 €7 £8 ¥9 10°C ±3",
     "豈 㐀 𠀀 ｶﾀｶﾅ ｆｕｌｌ",
+    "  leading and trailing  ",
+    "a<mask> b <mask>c</s>",
+    "a\u2581b \u2581\u2581 c",
+    "tabs\tand\nnewlines  two",
+    "ﬁ ﬂ ㌀ ｱｲｳ ①② é é ไทยภาษา שלום",
     "Long text about aerodynamics and heat transfer in slip flow. " * 80,
 ]
 
@@ -58,6 +63,14 @@ def main(dir):
     tok.no_truncation()
     tok.no_padding()
     out["ids"] = [tok.encode(t, add_special_tokens=False).ids for t in TEXTS]
+    # A vocabulary of 602 pieces, made as XLM-RoBERTa's was: see README.md.
+    uni = Tokenizer.from_file("unigram.json")
+    out["unigram_spaces"] = [uni.encode(t, add_special_tokens=False).ids for t in TEXTS]
+    uni.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(),
+        pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always"),
+    ])
+    out["unigram_words"] = [uni.encode(t, add_special_tokens=False).ids for t in TEXTS]
     for m in LOCK["models"]:
         if m["name"] not in MODELS:
             continue
