@@ -252,7 +252,6 @@ func (s *pptxSheet) origins(sp *ooxmlNode) []*ooxmlNode {
 		}
 		if best != nil {
 			found = append(found, best)
-			ph = pptxHole(best)
 		}
 	}
 	return found
