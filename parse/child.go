@@ -40,6 +40,10 @@ func childMain(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag
 }
 
 func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Document, error)) error {
+	abi, err := lockIn()
+	if err != nil {
+		return err
+	}
 	in, err := openLink(stdin)
 	if err != nil {
 		return fmt.Errorf("open requests: %w", err)
@@ -54,6 +58,7 @@ func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Doc
 	if err := in.expect(frameSetup, &s, nil); err != nil {
 		return err
 	}
+	s.landlock = abi
 	isolation, err := confine(s)
 	if err != nil {
 		return err

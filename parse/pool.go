@@ -308,13 +308,13 @@ func (p *Pool) start(ctx context.Context) (*child, error) {
 	p.mu.Lock()
 	plain := p.plain
 	p.mu.Unlock()
-	c, err := launch(p.Command, !plain)
+	c, err := launch(p.Command, p.CacheDir, !plain)
 	if err != nil && !plain && namespacesRefused(err) {
 		p.mu.Lock()
 		p.plain = true
 		p.mu.Unlock()
 		p.log.WarnContext(ctx, "parsers run without namespaces: the system refuses them", "error", err)
-		c, err = launch(p.Command, false)
+		c, err = launch(p.Command, p.CacheDir, false)
 	}
 	if err != nil {
 		return nil, fail(err)
@@ -338,7 +338,7 @@ func (p *Pool) start(ctx context.Context) (*child, error) {
 }
 
 // launch starts the process, in namespaces of its own if asked.
-func launch(command []string, namespaces bool) (*child, error) {
+func launch(command []string, cacheDir string, namespaces bool) (*child, error) {
 	link, stdin, err := newLink()
 	if err != nil {
 		return nil, err
@@ -355,7 +355,7 @@ func launch(command []string, namespaces bool) (*child, error) {
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = stdin, stdout, c.stderr
 	// No secret of the parent's environment may reach code that reads
 	// untrusted files.
-	c.cmd.Env = childEnv()
+	c.cmd.Env = append(childEnv(), envCache+"="+cacheDir)
 	c.cmd.SysProcAttr = spawnAttr(namespaces)
 	if err := c.cmd.Start(); err != nil {
 		link.Close()

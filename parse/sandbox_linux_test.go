@@ -2,8 +2,10 @@ package parse
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -69,5 +71,33 @@ func TestChildEndsWithItsInput(t *testing.T) {
 	<-c.exited
 	if !c.cmd.ProcessState.Success() {
 		t.Errorf("child ended with %s, want success", c.cmd.ProcessState)
+	}
+}
+
+// Where the system refuses namespaces, the rest of the sandbox still holds.
+func TestSandboxWithoutNamespaces(t *testing.T) {
+	p := newPool(t, Limits{}, "misbehave")
+	p.plain = true
+	if _, err := say(t, p, "pid"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Isolation(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(s, "namespace") || !strings.Contains(s, "rlimits") {
+		t.Errorf("Isolation() = %q", s)
+	}
+}
+
+func TestNamespacesRefused(t *testing.T) {
+	for err, want := range map[error]bool{
+		&os.PathError{Op: "fork/exec", Path: "/proc/self/exe", Err: syscall.EPERM}:  true,
+		&os.PathError{Op: "fork/exec", Path: "/proc/self/exe", Err: syscall.ENOSPC}: true,
+		&os.PathError{Op: "fork/exec", Path: "nothing", Err: syscall.ENOENT}:        false,
+	} {
+		if got := namespacesRefused(err); got != want {
+			t.Errorf("namespacesRefused(%v) = %v, want %v", err, got, want)
+		}
 	}
 }

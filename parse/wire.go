@@ -30,6 +30,8 @@ const frameHeader = 5
 type setup struct {
 	CacheDir string `json:"cache_dir,omitempty"`
 	Memory   int64  `json:"memory"`
+
+	landlock int // the ABI that holds; the child finds it out by itself
 }
 
 // A hello is a child's answer to a setup.
