@@ -124,6 +124,107 @@ func fill(t testing.TB, d *sqlite.DB, c *corpus, space rag.Space, users []string
 	}
 }
 
+// jobs adds n jobs of user and returns them.
+func jobs(b *testing.B, d *sqlite.DB, user string, n int) []*rag.Job {
+	b.Helper()
+	js := make([]*rag.Job, n)
+	for i := range js {
+		js[i] = storetest.NewJob(user, uid())
+		js[i].ID, js[i].DocumentID = uid(), uid()
+	}
+	if _, err := d.Enqueue(b.Context(), js, func(_, fresh *rag.Job) (lifecycle.Transition, error) {
+		return lifecycle.First(fresh, rag.Detail{}), nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+	return js
+}
+
+func next(b *testing.B, j *rag.Job, on lifecycle.Signal) lifecycle.Transition {
+	b.Helper()
+	t, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	j.Stage, j.Attempt, j.AttemptLimit = t.To(), t.NewAttempt(), t.Limit()
+	return t
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprint("group of ", n), func(b *testing.B) {
+			d := open(b, filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{})
+			defer d.Close()
+			js := jobs(b, d, storetest.Alice, n)
+			signals := []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Release}
+			defer report(b)()
+			for i := 0; b.Loop(); i++ {
+				ts := make([]lifecycle.Transition, n)
+				for k, j := range js {
+					ts[k] = next(b, j, signals[i%len(signals)])
+				}
+				if out, err := d.Apply(b.Context(), ts, time.Hour); err != nil || out[0].Err != nil {
+					b.Fatal(out, err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkClaim(b *testing.B) {
+	claim := func(j *rag.Job) (lifecycle.Transition, error) {
+		return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: "w"})
+	}
+	for _, waiting := range []int{0, 1_000, 20_000} {
+		b.Run(fmt.Sprint(waiting, " waiting"), func(b *testing.B) {
+			d := open(b, filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{})
+			defer d.Close()
+			for u := range 10 {
+				jobs(b, d, fmt.Sprint("user", u), waiting/10)
+			}
+			c := store.Claim{Worker: "w", N: 8, PerUser: 1 << 30, Lease: time.Hour}
+			defer report(b)()
+			for b.Loop() {
+				moved, err := d.Claim(b.Context(), c, claim)
+				if err != nil {
+					b.Fatal(err)
+				}
+				ts := make([]lifecycle.Transition, len(moved))
+				for i, m := range moved {
+					ts[i] = next(b, m.Job, lifecycle.Release)
+				}
+				if len(ts) > 0 {
+					b.StopTimer()
+					if _, err := d.Apply(b.Context(), ts, 0); err != nil {
+						b.Fatal(err)
+					}
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkFinish(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n, " chunks"), func(b *testing.B) {
+			d := open(b, filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{})
+			defer d.Close()
+			c := newCorpus(7, 384)
+			r := c.result(rag.Space{Name: "text", Model: "bench", Dims: c.dims}, n)
+			defer report(b)()
+			for b.Loop() {
+				b.StopTimer()
+				t := ready(b, d, storetest.Alice, uid())
+				b.StartTimer()
+				if out, err := d.Finish(b.Context(), t, r); err != nil || out.Err != nil {
+					b.Fatal(out, err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkSearch(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -136,10 +136,7 @@ func changes(x *tx, since position, all bool) (added []*set, removed []int64, er
 			users[s.user] = s.user
 		}
 		s.space, s.category, s.format = unique.Make(space), unique.Make(category), unique.Make(format)
-		s.codes = make([]uint64, len(codes)/8)
-		for k := range s.codes {
-			s.codes[k] = binary.LittleEndian.Uint64(codes[8*k:])
-		}
+		s.decode(codes)
 		added = append(added, &s)
 		return nil
 	})
@@ -153,6 +150,14 @@ func changes(x *tx, since position, all bool) (added []*set, removed []int64, er
 		return err
 	})
 	return added, removed, err
+}
+
+// decode reads the column rag_codes.codes.
+func (s *set) decode(b []byte) {
+	s.codes = make([]uint64, len(b)/8)
+	for k := range s.codes {
+		s.codes[k] = binary.LittleEndian.Uint64(b[8*k:])
+	}
 }
 
 func (i *index) remove(keys []int64) {

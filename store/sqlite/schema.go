@@ -3,7 +3,9 @@ package sqlite
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -47,34 +49,34 @@ func (d *DB) migrate(ctx context.Context) error {
 	}
 	defer d.writer.give(c)
 	x := &tx{ctx: context.WithoutCancel(ctx), conn: c}
-	var mode string
-	if err := d.patiently(ctx, func() error { return x.get("PRAGMA journal_mode", nil, &mode) }); err != nil {
+	// What follows writes to the file, so look first whose it is.
+	version := 0
+	if err := d.patiently(ctx, func() error { version, err = d.checkFile(x); return err }); err != nil {
 		return d.wrap("open", err)
 	}
-	if mode != "wal" {
-		// This writes to the file, so look first whose it is.
-		if _, err := d.checkFile(x); err != nil {
-			return err
+	if version == len(migrations) {
+		if missing, err := x.missingMoves(); err != nil || len(missing) == 0 {
+			return d.wrap("open", err)
 		}
-		if err := d.patiently(ctx, func() error { return x.get("PRAGMA journal_mode = WAL", nil, &mode) }); err != nil {
-			return d.wrap("set the journal mode", err)
-		}
+	}
+	var mode string
+	if err := d.patiently(ctx, func() error { return x.get("PRAGMA journal_mode = WAL", nil, &mode) }); err != nil {
+		return d.wrap("open", err)
 	}
 	if mode != "wal" {
 		return &rag.Error{Code: "no_wal", Fault: rag.FaultSystem, Permanent: true,
 			Reason: fmt.Sprintf("The file system of %s cannot hold a database that several connections use", d.path),
 			Action: "Put the database on a local disk"}
 	}
-	if err := d.patiently(ctx, func() error { return x.exec("BEGIN IMMEDIATE") }); err != nil {
+	if err := d.begin(ctx, c); err != nil {
 		return d.wrap("open", err)
 	}
-	err = d.migrateIn(x)
-	if err == nil {
+	if err = d.migrateIn(x); err == nil {
 		if err = x.exec("COMMIT"); err == nil {
 			return nil
 		}
 	}
-	d.end(c, "ROLLBACK")
+	d.end(x.ctx, c, "ROLLBACK")
 	return d.wrap("migrate", err)
 }
 
@@ -83,39 +85,46 @@ func (d *DB) migrateIn(x *tx) error {
 	if err != nil {
 		return err
 	}
-	for v, m := range migrations {
-		if v < version {
-			continue
-		}
-		q, err := statements(m)
+	for v := version; v < len(migrations); v++ {
+		q, err := statements(migrations[v])
 		if err != nil {
 			return err
 		}
+		// A script, so it is not prepared.
 		if _, err := x.conn.c.ExecContext(x.ctx, fmt.Sprintf("%s; PRAGMA user_version = %d; PRAGMA application_id = %d", q, v+1, applicationID)); err != nil {
 			return fmt.Errorf("schema version %d: %w", v+1, err)
 		}
-		d.opt.Log.Debug("database migrated", "path", d.path, "version", v+1)
+		d.opt.Log.Info("database schema brought up to date", "path", d.path, "version", v+1)
 	}
-	for _, r := range lifecycle.Rows() {
-		if err := x.exec("INSERT OR IGNORE INTO rag_transitions VALUES (?, ?, ?)", r[0], r[1], r[2]); err != nil {
-			return err
-		}
+	missing, err := x.missingMoves()
+	for _, m := range missing {
+		err = errors.Join(err, x.exec("INSERT INTO rag_transitions VALUES (?, ?, ?)", m[0], m[1], m[2]))
 	}
-	return nil
+	return err
+}
+
+// missingMoves returns the rows of package lifecycle's table that the database
+// does not have yet.
+func (x *tx) missingMoves() ([][3]string, error) {
+	has := map[[3]string]bool{}
+	err := x.each("SELECT from_stage, to_stage, signal FROM rag_transitions", nil, func(scan func(...any) error) error {
+		var m [3]string
+		err := scan(&m[0], &m[1], &m[2])
+		has[m] = true
+		return err
+	})
+	return slices.DeleteFunc(lifecycle.Rows(), func(m [3]string) bool { return has[m] }), err
 }
 
 // checkFile returns the version of the schema. It refuses a database that
 // another program, or a newer version of this one, made.
 func (d *DB) checkFile(x *tx) (version int, err error) {
 	var id, tables int
-	for q, dest := range map[string]*int{
-		"PRAGMA application_id": &id, "PRAGMA user_version": &version, "SELECT count(*) FROM sqlite_schema": &tables,
-	} {
-		if err := x.get(q, nil, dest); err != nil {
-			return 0, d.wrap("open", err)
-		}
-	}
+	err = x.get(`SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)`,
+		nil, &id, &version, &tables)
 	switch {
+	case err != nil:
+		return 0, err
 	case id != applicationID && (id != 0 || tables != 0 || version != 0):
 		return 0, &rag.Error{Code: "not_our_database", Fault: rag.FaultSystem, Permanent: true,
 			Reason: fmt.Sprintf("The file %s is the database of another program", d.path), Action: "Choose another path"}

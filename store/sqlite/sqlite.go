@@ -60,6 +60,7 @@ type DB struct {
 	index    index
 	used     touched
 	frequent frequencies
+	ranked   int // see maxRanked
 }
 
 var (
@@ -87,7 +88,7 @@ func Open(ctx context.Context, path string, opt Options) (*DB, error) {
 	if err := touch(abs); err != nil {
 		return nil, fileError(abs, err)
 	}
-	d := &DB{opt: opt, path: abs}
+	d := &DB{opt: opt, path: abs, ranked: maxRanked}
 	if err := d.open(ctx); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open database: %w", err)

@@ -172,7 +172,7 @@ func (d *DB) read(ctx context.Context, what string, fn func(*tx) error) error {
 	if err = x.get("SELECT "+clock, nil, &x.now); err == nil {
 		err = fn(x)
 	}
-	d.end(c, "COMMIT")
+	d.end(ctx, c, "COMMIT")
 	return d.wrap(what, err)
 }
 
@@ -197,7 +197,7 @@ func (d *DB) write(ctx context.Context, what string, fn func(*tx) error) error {
 			return nil
 		}
 	}
-	d.end(c, "ROLLBACK")
+	d.end(ctx, c, "ROLLBACK")
 	return d.wrap(what, err)
 }
 
@@ -229,8 +229,8 @@ func (d *DB) patiently(ctx context.Context, fn func() error) error {
 // end ends the transaction on c with COMMIT (of a snapshot) or ROLLBACK. A
 // connection on which that fails for another reason than that the transaction
 // has ended by itself is opened anew.
-func (d *DB) end(c *conn, how string) {
-	_, err := c.exec(context.Background(), how)
+func (d *DB) end(ctx context.Context, c *conn, how string) {
+	_, err := c.exec(context.WithoutCancel(ctx), how)
 	if e, ok := errors.AsType[*sqlite.Error](err); err != nil && (!ok || e.Code() != sqlite3.SQLITE_ERROR) {
 		c.close() // whatever it says, it is not used again
 	}

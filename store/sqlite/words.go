@@ -178,7 +178,7 @@ func (d *DB) Match(ctx context.Context, q store.MatchQuery) ([]store.Hit, error)
 		if len(words) == 0 {
 			return nil
 		}
-		m := matcher{tx: x, of: of, n: q.N, mine: mine, all: s.chunks, scope: scope(q.UserID, of, mine, s.chunks), words: words}
+		m := matcher{tx: x, of: of, n: q.N, most: d.ranked, mine: mine, all: s.chunks, scope: scope(q.UserID, of, mine, s.chunks), words: words}
 		best, err := m.match()
 		if err != nil {
 			return err
@@ -211,6 +211,7 @@ type matcher struct {
 	*tx
 	of    []*set
 	n     int
+	most  int // see maxRanked
 	mine  int // chunks of the sets of
 	all   int // chunks in the index
 	scope string
@@ -236,14 +237,14 @@ func (m *matcher) match() ([]scored, error) {
 	for len(ws) > 1 && 2*ws[len(ws)-1].chunks > m.all {
 		ws = ws[:len(ws)-1]
 	}
-	if sum(ws) <= maxRanked || m.mine <= maxRanked && m.scope != "" {
+	if sum(ws) <= m.most || m.mine <= m.most && m.scope != "" {
 		return m.rank(or(ws), 0)
 	}
 	rare := ws[:1]
-	for len(rare) < len(ws) && sum(ws[:len(rare)+1]) <= maxRanked {
+	for len(rare) < len(ws) && sum(ws[:len(rare)+1]) <= m.most {
 		rare = ws[:len(rare)+1]
 	}
-	if sum(rare) <= maxRanked {
+	if sum(rare) <= m.most {
 		// Each word stands in this twice, so that it has the weight of the others.
 		best, err := m.rank("("+or(rare)+") AND ("+or(ws)+" OR "+or(ws[len(rare):])+")", 0)
 		if err != nil || len(best) == m.n {
@@ -257,13 +258,13 @@ func (m *matcher) match() ([]scored, error) {
 		if err := m.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{m.expr(e)}, &both); err != nil {
 			return nil, err
 		}
-		if both <= maxRanked {
+		if both <= m.most {
 			if best, err := m.rank(e, 0); err != nil || len(best) == m.n {
 				return best, err
 			}
 		}
 	}
-	best, err := m.rank(or(ws), m.newest(maxRanked*m.all/rare[0].chunks))
+	best, err := m.rank(or(ws), m.newest(m.most*m.all/rare[0].chunks))
 	if err != nil || len(best) == m.n {
 		return best, err
 	}
@@ -292,10 +293,7 @@ func (m *matcher) expr(words string) string { return m.scope + "text : (" + word
 // rank returns the best of the chunks after the given number that match words,
 // an FTS5 expression.
 func (m *matcher) rank(words string, after int64) ([]scored, error) {
-	for limit := m.n; ; limit = -1 {
-		if len(m.of) > 0 && m.scope == "" && limit > 0 {
-			limit = 2*m.n + 100 // some will be of other users, or not selected
-		}
+	for limit := 2*m.n + 100; ; limit = -1 { // some will be of other users, or not selected
 		var best []scored
 		rows := 0
 		if err := m.each("SELECT rowid, -bm25(rag_words, 1.0, 0.0) AS score FROM rag_words WHERE rag_words MATCH ? AND rowid > ? ORDER BY score DESC LIMIT ?",
