@@ -358,11 +358,13 @@ func TestDocxEmbedded(t *testing.T) {
 // A document that embeds itself is read only so often.
 func TestDocxEmbedsItself(t *testing.T) {
 	file := ooxmlDocument(t, docxPar("", "text"))
-	for range ooxmlMaxEmbedded + 1 {
+	const allowed = 3
+	for range allowed + 1 {
 		file = ooxmlDocument(t, `<w:altChunk r:id="c"/>`,
 			"word/_rels/document.xml.rels", ooxmlRelsPart("c", "aFChunk", "c.docx"), "word/c.docx", string(file))
 	}
-	_, err := ooxmlParse(t, docxParser{}, file)
+	ctx := context.WithValue(t.Context(), ooxmlBudgetKey{}, &ooxmlBudget{bytes: 1 << 20, documents: allowed})
+	_, err := docxParser{}.Parse(ctx, inputOf(file, "x.docx"))
 	if e, ok := errors.AsType[*rag.Error](err); !ok || e.Code != "too_large_uncompressed" {
 		t.Errorf("got %v, want too_large_uncompressed", err)
 	}
