@@ -124,20 +124,26 @@ func pdfCorrupt(what string, err error) error {
 		"Open the file in a PDF reader and save or print it to a new PDF, or upload another copy", err)
 }
 
+// The reasons of warnings for a page, or several.
+const (
+	pdfNoText  = "no text: what is shown is a picture; text recognition (OCR) is not supported yet"
+	pdfDamaged = "damaged and left out"
+)
+
 // pdfNothingRead returns the error for a document of which no page has text.
 func pdfNothingRead(doc *rag.Document) error {
 	for _, w := range doc.Warnings {
-		if w.Reason != pdfNoText {
-			return pdfCorrupt(fmt.Sprintf("none of its %d pages could be read (%s: %s)", doc.Pages, w.Part, w.Reason), nil)
+		if w.Reason == pdfDamaged {
+			return pdfCorrupt(fmt.Sprintf("no text can be read (of %d pages, these are damaged: %s)", doc.Pages, strings.TrimPrefix(strings.TrimPrefix(w.Part, "pages "), "page ")), nil)
 		}
+	}
+	if len(doc.Warnings) == 0 {
+		return rag.BadFile("no_text", "The pages of the PDF are empty", "Upload another file", nil)
 	}
 	return rag.BadFile("no_text", "No page of the PDF has text: its pages are pictures, such as scans, "+
 		"and text recognition (OCR) is not supported yet",
 		"Run text recognition (OCR) on the file and upload the result", nil)
 }
-
-// pdfNoText is the reason of the warning for a page without text.
-const pdfNoText = "no text on this page: it is a picture; text recognition (OCR) is not supported yet"
 
 // A pdfSession is one file open in an instance of the module. The instance is
 // renewed when a page broke it, and when it holds so many handles, which it
@@ -218,13 +224,16 @@ func (s *pdfSession) pageCount() (int, error) {
 // pages reads the pages one by one. A page that cannot be read becomes a
 // warning in doc. The result holds the pages with text.
 func (s *pdfSession) pages(ctx context.Context, doc *rag.Document) ([]*pdfPage, error) {
-	warn := func(page int, reason string) {
-		doc.Warnings = append(doc.Warnings, rag.Warning{Part: fmt.Sprintf("page %d", page), Reason: reason})
-	}
-	warnFrom := func(page int, reason string) {
-		part := fmt.Sprintf("pages %d–%d", page, doc.Pages)
-		if page == doc.Pages {
-			part = fmt.Sprintf("page %d", page)
+	var from, to int // pages of the last warning
+	warn := func(first, last int, reason string) {
+		if n := len(doc.Warnings); n > 0 && first == to+1 && doc.Warnings[n-1].Reason == reason {
+			doc.Warnings = doc.Warnings[:n-1]
+			first = from
+		}
+		from, to = first, last
+		part := fmt.Sprintf("page %d", first)
+		if last > first {
+			part = fmt.Sprintf("pages %d–%d", first, last)
 		}
 		doc.Warnings = append(doc.Warnings, rag.Warning{Part: part, Reason: reason})
 	}
@@ -235,11 +244,11 @@ func (s *pdfSession) pages(ctx context.Context, doc *rag.Document) ([]*pdfPage, 
 			return nil, fmt.Errorf("parse pdf: page %d: %w", n, err)
 		}
 		if n > pdfMaxPages {
-			warnFrom(n, fmt.Sprintf("the document has %d pages; only the first %d are read", doc.Pages, pdfMaxPages))
+			warn(n, doc.Pages, fmt.Sprintf("the document has %d pages; only the first %d are read", doc.Pages, pdfMaxPages))
 			break
 		}
 		if chars > pdfMaxChars {
-			warnFrom(n, fmt.Sprintf("the document has more than %d characters before this page; the rest is not read", pdfMaxChars))
+			warn(n, doc.Pages, fmt.Sprintf("the document has more than %d characters before this page; the rest is not read", pdfMaxChars))
 			break
 		}
 		if s.handles > pdfMaxHandles {
@@ -250,16 +259,16 @@ func (s *pdfSession) pages(ctx context.Context, doc *rag.Document) ([]*pdfPage, 
 		page, err := s.page(n)
 		switch {
 		case err != nil:
-			warn(n, "the page is damaged and was left out")
+			warn(n, n, pdfDamaged)
 			if errors.Is(err, pdfium_errors.ErrPage) {
 				break
 			}
 			// Anything else may be a trap, after which the instance's memory
 			// is not to be trusted.
 			if s.renewals++; s.renewals > pdfMaxRenewals {
-				warnFrom(min(n+1, doc.Pages), "too many damaged pages before this one; the rest was left out")
-				in := int64(doc.Pages)
-				s.in.Progress("pages", in, in)
+				if n < doc.Pages {
+					warn(n+1, doc.Pages, "too many pages before these are damaged; the rest was left out")
+				}
 				return pages, nil
 			}
 			if err := s.renew(ctx); err != nil {
@@ -269,7 +278,7 @@ func (s *pdfSession) pages(ctx context.Context, doc *rag.Document) ([]*pdfPage, 
 			if page.blank {
 				break
 			}
-			warn(n, pdfNoText)
+			warn(n, n, pdfNoText)
 		default:
 			chars += page.chars
 			pages = append(pages, page)

@@ -189,8 +189,15 @@ func (l *pdfLayout) continued(blocks []*pdfBlock) []*pdfBlock {
 	return out
 }
 
+// pdfMaxParagraph is the length, in bytes, beyond which a paragraph is not
+// carried on.
+const pdfMaxParagraph = 20_000
+
+// paragraphGoesOn reports whether b is the rest, in the next column or on the
+// next page, of paragraph a.
 func (l *pdfLayout) paragraphGoesOn(a, b *pdfBlock) bool {
-	if a.kind != rag.Paragraph && a.kind != rag.ListItem || b.kind != rag.Paragraph || len(a.lines) == 0 || len(b.lines) == 0 || b.text == "" {
+	if a.kind != rag.Paragraph && a.kind != rag.ListItem || b.kind != rag.Paragraph ||
+		len(a.lines) == 0 || len(b.lines) == 0 || len(a.text) > pdfMaxParagraph {
 		return false
 	}
 	last := a

@@ -167,6 +167,9 @@ func (l *pdfLayout) dropFurniture(lines [][]pdfLine) {
 			}
 		}
 	}
+	for _, ys := range places {
+		slices.Sort(ys)
+	}
 	enough := 3
 	if len(l.pages) < 5 {
 		enough = 2
@@ -184,13 +187,9 @@ func (l *pdfLayout) dropFurniture(lines [][]pdfLine) {
 			if !ok {
 				return false
 			}
-			near := 0
-			for _, y := range places[k] {
-				if math.Abs(y-line.cy()) < 15 {
-					near++
-				}
-			}
-			return near >= enough
+			from, _ := slices.BinarySearch(places[k], line.cy()-15)
+			to, _ := slices.BinarySearch(places[k], line.cy()+15)
+			return to-from >= enough
 		})
 	}
 }
