@@ -81,15 +81,18 @@ func statusOf(err error) (int, errorView) {
 	return http.StatusInternalServerError, v
 }
 
+// statusGone counts requests whose client went away before the answer.
+const statusGone = 499
+
 // fail answers with err: as a page to a browser, as JSON to everyone else.
 // Its cause goes to the log only.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		return // nobody is there to be told
-	}
 	status, v := statusOf(err)
+	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		status = statusGone
+	}
 	v.RequestID = w.Header().Get("X-Request-ID")
-	if status >= 500 {
+	if status >= http.StatusInternalServerError {
 		s.Log.Error("request failed", slog.String("request_id", v.RequestID), slog.String("method", r.Method),
 			slog.String("path", r.URL.Path), slog.Int("status", status), slog.Any("error", err))
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type feed struct {
 // parameters of GET /api/v1/jobs. The stream (text/event-stream) has these
 // events, each with JSON as data:
 //
+//	list   {"ids": […]}: once, at first: the jobs of the list. Whatever else a
+//	       client still shows from an earlier connection is not on it any more
 //	job    a whole job as it stands: once for each job of the list, oldest
 //	       first, and again whenever anything about it changed. A job that left
 //	       the filter goes on being told.
@@ -86,7 +89,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, f feed) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep events back
 	w.WriteHeader(http.StatusOK)
-	out := &viewer{w: w, conn: http.NewResponseController(w), told: map[string][]byte{}, since: time.Now()}
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	out := &viewer{w: w, conn: http.NewResponseController(w), told: map[string][32]byte{}, since: time.Now()}
 	out.comment("every event says how things stand")
 	fmt.Fprint(&out.buf, "retry: 2000\n\n")
 
@@ -140,8 +146,14 @@ func (s *Server) look(ctx context.Context, f feed, out *viewer) error {
 		return err
 	}
 	listed := map[string]bool{}
+	ids := []string{}
 	for _, j := range jobs {
 		listed[j.ID] = true
+		ids = append(ids, j.ID)
+	}
+	if !out.begun {
+		out.begun = true
+		out.event("list", map[string][]string{"ids": ids})
 	}
 	// Those that were told and are not on the list have left the filter, are
 	// gone, or were pushed off a full list by newer ones.
@@ -191,22 +203,24 @@ type viewer struct {
 	w     http.ResponseWriter
 	conn  *http.ResponseController
 	buf   bytes.Buffer
-	told  map[string][]byte // by job ID
-	order []string          // the keys of told, in the order in which they were first told
-	since time.Time         // of the last good look
+	told  map[string][32]byte // hash of what was told last, by job ID
+	order []string            // the keys of told, in the order in which they were first told
+	since time.Time           // of the last good look
 	stale bool
+	begun bool // the list was told
 }
 
 // job tells how a job stands, unless that is what was told last.
 func (v *viewer) job(id string, data []byte) {
+	sum := sha256.Sum256(data)
 	old, known := v.told[id]
-	if known && bytes.Equal(old, data) {
+	if known && old == sum {
 		return
 	}
 	if !known {
 		v.order = append(v.order, id)
 	}
-	v.told[id] = data
+	v.told[id] = sum
 	v.write("job", data)
 }
 

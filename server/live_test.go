@@ -281,6 +281,30 @@ func TestLiveStale(t *testing.T) {
 	})
 }
 
+// A client that comes back learns what is no longer on the list.
+func TestLiveAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bare(t)
+		open, stop := w.virtual()
+		defer stop()
+		j := w.enqueue("a.txt")
+		f := open("/api/v1/jobs/events")
+		f.until(func(e sse) bool { return e.name == "live" })
+		f.close()
+		if err := w.Store.Delete(t.Context(), j.DocumentID); err != nil {
+			t.Fatal(err)
+		}
+		k := w.enqueue("b.txt")
+		f = open("/api/v1/jobs/events")
+		defer f.close()
+		first := <-f.events
+		if first.name != "list" || first.data != `{"ids":["`+k.ID+`"]}`+"\n" {
+			t.Errorf("first it is told %+v, want a list of %s", first, k.ID)
+		}
+		f.untilJob(func(got job) bool { return got.ID == k.ID })
+	})
+}
+
 // A viewer that takes nothing holds up neither the work nor other viewers, and
 // is dropped.
 func TestLiveSlowClient(t *testing.T) {

@@ -48,25 +48,23 @@ func timeTag(t time.Time) template.HTML {
 	return template.HTML(`<time datetime="` + t.Format(time.RFC3339) + `">` + t.Format("2006-01-02 15:04:05") + ` UTC</time>`)
 }
 
-// sizeText writes a number of bytes for people: "1.2 MB".
+// sizeText writes a number of bytes for people: "1.2 MiB".
 func sizeText(n int64) string {
-	if n < 1000 {
+	if n < 1024 {
 		return strconv.FormatInt(n, 10) + " B"
 	}
-	f := float64(n)
-	for _, unit := range []string{"kB", "MB", "GB"} {
-		if f /= 1000; f < 999.95 || unit == "GB" {
-			return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
-		}
+	f, units := float64(n)/1024, []string{"KiB", "MiB", "GiB"}
+	for len(units) > 1 && f >= 1023.95 {
+		f, units = f/1024, units[1:]
 	}
-	return ""
+	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + units[0]
 }
 
 // secondsText writes a duration for people: "0.4 s", "12 s", "3 min 5 s".
 func secondsText(s float64) string {
 	switch {
 	case s < 0.001:
-		return "0 s"
+		return "under 1 ms"
 	case s < 1:
 		return strconv.FormatFloat(s*1000, 'f', 0, 64) + " ms"
 	case s < 10:
@@ -187,9 +185,15 @@ type homePage struct {
 	Known    int
 	MaxSize  int64
 	Query    string
-	Mode     string
-	Modes    []search.Mode
+	Mode     search.Mode
+	Modes    []modeView
 	Found    *foundView
+}
+
+// A modeView is one way to search, as people choose it.
+type modeView struct {
+	Mode  search.Mode
+	Label string
 }
 
 type foundView struct {
@@ -227,7 +231,7 @@ func (s *Server) home(w http.ResponseWriter, r *http.Request, status int, upload
 	}
 	p := homePage{
 		frame: frame{Version: s.Version}, Name: f.Name, Later: f.BeforeID != "", Uploads: uploads, MaxSize: s.MaxUpload,
-		Query: q.Get("q"), Mode: q.Get("mode"), Modes: []search.Mode{search.Hybrid, search.Words, search.Meaning},
+		Query: q.Get("q"), Mode: search.Mode(q.Get("mode")), Modes: []modeView{{search.Hybrid, "words and meaning"}, {search.Words, "words"}, {search.Meaning, "meaning"}},
 	}
 	p.Added, _ = strconv.Atoi(q.Get("added"))
 	p.Known, _ = strconv.Atoi(q.Get("known"))

@@ -69,6 +69,11 @@ if (live) {
   };
   const follow = () => {
     const stream = new EventSource(live.dataset.feed);
+    stream.addEventListener("list", (e) => {
+      const ids = new Set(JSON.parse(e.data).ids.map((id) => "job-" + id));
+      for (const block of [...list.children]) if (!ids.has(block.id)) block.remove();
+      document.getElementById("empty").hidden = list.children.length > 0;
+    });
     stream.addEventListener("job", (e) => put(e.data));
     stream.addEventListener("gone", (e) => {
       document.getElementById("job-" + JSON.parse(e.data).id)?.remove();
@@ -160,7 +165,7 @@ if (form) {
   const add = (files) => {
     for (const file of files) {
       const row = line(file.name);
-      if (file.size > Number(form.dataset.max)) end(row, "File too large: choose one of at most " + Math.floor(form.dataset.max / 1e6) + " MB.", true);
+      if (file.size > Number(form.dataset.max)) end(row, "File too large: choose one of at most " + form.dataset.limit + ".", true);
       else waiting.push([file, row]);
     }
     pump();
