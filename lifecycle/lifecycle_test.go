@@ -1,0 +1,277 @@
+package lifecycle_test
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+)
+
+var update = flag.Bool("update", false, "write the generated files anew")
+
+// TestEveryStageAndSignal checks the whole table: each stage against each
+// signal, written out once more by hand.
+func TestEveryStageAndSignal(t *testing.T) {
+	active := []rag.Stage{rag.Downloading, rag.Processing, rag.Embedding, rag.Storing}
+	want := map[rag.Stage]map[lifecycle.Signal]rag.Stage{
+		rag.Pending: {
+			lifecycle.Claim: rag.Downloading, lifecycle.Fail: rag.Failed, lifecycle.Cancel: rag.Cancelled, lifecycle.Supersede: rag.Pending,
+		},
+		rag.Completed: {lifecycle.Requeue: rag.Pending, lifecycle.Supersede: rag.Pending},
+		rag.Failed:    {lifecycle.Requeue: rag.Pending, lifecycle.Supersede: rag.Pending},
+		rag.Cancelled: {lifecycle.Requeue: rag.Pending, lifecycle.Supersede: rag.Pending},
+	}
+	for i, s := range active {
+		want[s] = map[lifecycle.Signal]rag.Stage{
+			lifecycle.Takeover: rag.Downloading, lifecycle.Retry: rag.Pending, lifecycle.Release: rag.Pending, lifecycle.Fail: rag.Failed,
+			lifecycle.Expire: rag.Failed, lifecycle.RequestCancel: s, lifecycle.Cancel: rag.Cancelled, lifecycle.Supersede: rag.Pending,
+		}
+		next := append(active, rag.Completed)[i+1]
+		want[s][[]lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Stored}[i]] = next
+	}
+	for _, s := range lifecycle.Stages() {
+		for _, on := range lifecycle.Signals() {
+			j := &rag.Job{ID: "j", Stage: s, Attempt: 2, AttemptLimit: 3, Generation: 5}
+			tr, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w", Generation: 6})
+			to, ok := want[s][on]
+			switch {
+			case !ok && !errors.Is(err, lifecycle.ErrNoTransition):
+				t.Errorf("%s while %s: %v, want ErrNoTransition", on, s, err)
+			case !ok && tr.Valid():
+				t.Errorf("%s while %s permits something beside the error", on, s)
+			case ok && (err != nil || !tr.Valid() || tr.From() != s || tr.To() != to || tr.On() != on || tr.Job() != "j"):
+				t.Errorf("%s while %s: %s → %s, %v; want → %s", on, s, tr.From(), tr.To(), err, to)
+			}
+		}
+	}
+}
+
+func TestFences(t *testing.T) {
+	j := &rag.Job{ID: "j", Stage: rag.Pending, Attempt: 2, AttemptLimit: 3, Generation: 5, Fingerprint: "f5", Worker: "old"}
+	next := func(stage rag.Stage, on lifecycle.Signal) lifecycle.Transition {
+		t.Helper()
+		k := *j
+		k.Stage = stage
+		tr, err := lifecycle.Next(&k, on, lifecycle.Options{Worker: "new", Generation: 6, Fingerprint: "f6"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	for _, tt := range []struct {
+		stage      rag.Stage
+		on         lifecycle.Signal
+		attempt    int
+		generation int64
+		print      string
+		limit      int
+		worker     string
+		status     rag.Status
+	}{
+		{rag.Pending, lifecycle.Claim, 3, 5, "f5", 3, "new", rag.StatusProcessing},
+		{rag.Embedding, lifecycle.Takeover, 3, 5, "f5", 3, "new", rag.StatusProcessing},
+		{rag.Embedding, lifecycle.Embedded, 2, 5, "f5", 3, "old", rag.StatusProcessing},
+		{rag.Embedding, lifecycle.Retry, 2, 5, "f5", 3, "old", rag.StatusRetry},
+		{rag.Embedding, lifecycle.Release, 2, 5, "f5", 4, "old", rag.StatusRetry},
+		{rag.Embedding, lifecycle.Fail, 2, 5, "f5", 3, "old", rag.StatusError},
+		{rag.Embedding, lifecycle.RequestCancel, 2, 5, "f5", 3, "old", rag.StatusProcessing},
+		{rag.Embedding, lifecycle.Cancel, 2, 5, "f5", 3, "old", rag.StatusCancelled},
+		{rag.Failed, lifecycle.Requeue, 2, 5, "f5", 5, "old", rag.StatusPending},
+		{rag.Storing, lifecycle.Supersede, 2, 6, "f6", 5, "old", rag.StatusPending},
+		{rag.Storing, lifecycle.Stored, 2, 5, "f5", 3, "old", rag.StatusProcessed},
+	} {
+		tr := next(tt.stage, tt.on)
+		if tr.Attempt() != 2 || tr.Generation() != 5 {
+			t.Errorf("%s: the fence is (%d, %d), want the row's (2, 5)", tt.on, tr.Attempt(), tr.Generation())
+		}
+		if tr.NewAttempt() != tt.attempt || tr.NewGeneration() != tt.generation || tr.NewFingerprint() != tt.print || tr.Limit() != tt.limit || tr.Worker() != tt.worker || tr.Status() != tt.status {
+			t.Errorf("%s: attempt %d, generation %d %s, limit %d, worker %s, status %s; want %+v",
+				tt.on, tr.NewAttempt(), tr.NewGeneration(), tr.NewFingerprint(), tr.Limit(), tr.Worker(), tr.Status(), tt)
+		}
+		if got := tr.Detail().Limit; (got != 0) != (tt.limit != 3) {
+			t.Errorf("%s: the event carries limit %d, but the limit is %d, was 3", tt.on, got, tt.limit)
+		}
+	}
+	if a, b := next(rag.Pending, lifecycle.Claim), next(rag.Pending, lifecycle.Claim); a.ID() == b.ID() {
+		t.Errorf("two transitions have one ID")
+	}
+	for _, g := range []int64{4, 5} {
+		k := *j
+		if _, err := lifecycle.Next(&k, lifecycle.Supersede, lifecycle.Options{Generation: g}); !errors.Is(err, lifecycle.ErrNoTransition) {
+			t.Errorf("generation %d superseded 5: %v", g, err)
+		}
+	}
+	if (lifecycle.Transition{}).Valid() {
+		t.Errorf("the zero transition permits something")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	j := &rag.Job{Stage: rag.Storing}
+	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Warnings: []rag.Warning{{Part: "page 1"}}}})
+	if err != nil || tr.Status() != rag.StatusPartial {
+		t.Errorf("stored with warnings: %s, %v; want %s", tr.Status(), err, rag.StatusPartial)
+	}
+	for stage, want := range map[rag.Stage][2]string{
+		rag.Pending: {"processing", "completed"}, rag.Embedding: {"processing", "completed"}, rag.Completed: {"completed", "completed"},
+		rag.Failed: {"error", "completed"}, rag.Cancelled: {"error", "completed"},
+	} {
+		for i, searchable := range []bool{false, true} {
+			if got := lifecycle.DocumentStatus(stage, searchable); got != want[i] {
+				t.Errorf("DocumentStatus(%s, %v) = %s, want %s", stage, searchable, got, want[i])
+			}
+		}
+	}
+}
+
+func TestRetryCount(t *testing.T) {
+	// Three attempts, as the incumbent's web application counts them.
+	j := &rag.Job{Stage: rag.Pending, AttemptLimit: lifecycle.Attempts}
+	var got []int
+	for range lifecycle.Attempts {
+		for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Retry} {
+			tr, err := lifecycle.Next(j, on, lifecycle.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, tr.RetryCount())
+			j.Stage, j.Attempt, j.AttemptLimit = tr.To(), tr.NewAttempt(), tr.Limit()
+		}
+	}
+	if want := []int{0, 1, 1, 2, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("retry counts %v, want %v", got, want)
+	}
+}
+
+// TestFoldOfRandomWalks checks that whatever Next permits, Fold reads back, and
+// that a log that was tampered with does not pass.
+func TestFoldOfRandomWalks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		j := &rag.Job{ID: "j", Generation: 1}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		tr := lifecycle.First(j, rag.Detail{})
+		var log []rag.Event
+		var state lifecycle.State
+		for n := rapid.IntRange(1, 40).Draw(t, "events"); ; {
+			now = now.Add(time.Second)
+			log = append(log, tr.Event(int64(len(log)+1), now))
+			state.Fold(tr, now)
+			j.Stage, j.Attempt, j.AttemptLimit, j.Generation = tr.To(), tr.NewAttempt(), tr.Limit(), tr.NewGeneration()
+			if len(log) == n {
+				break
+			}
+			var moves []lifecycle.Transition
+			for _, on := range lifecycle.Signals() {
+				chunks := len(log)
+				next, err := lifecycle.Next(j, on, lifecycle.Options{Generation: j.Generation + 1, Detail: rag.Detail{Chunks: &chunks, Delay: time.Minute}})
+				if err == nil && !(next.RefusedByCancel() && !state.CancelRequestedAt.IsZero()) {
+					moves = append(moves, next)
+				}
+			}
+			tr = rapid.SampledFrom(moves).Draw(t, "move")
+		}
+		got, err := lifecycle.Fold(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Stage != j.Stage || got.Attempt != j.Attempt || got.AttemptLimit != j.AttemptLimit || got.Generation != j.Generation || got.Seq != int64(len(log)) || got.Status != tr.Status() && tr.On() != lifecycle.RequestCancel {
+			t.Fatalf("Fold = %+v, the job is %+v", got, j)
+		}
+		want := state
+		want.Seq, want.Stage, want.Status, want.Attempt, want.AttemptLimit, want.Generation = got.Seq, got.Stage, got.Status, got.Attempt, got.AttemptLimit, got.Generation
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("Fold (-want +got):\n%s", diff)
+		}
+
+		bad := slices.Clone(log)
+		i := rapid.IntRange(0, len(bad)-1).Draw(t, "tampered")
+		switch rapid.IntRange(0, 4).Draw(t, "how") {
+		case 0:
+			bad[i].Seq++
+		case 1:
+			bad[i].From = "elsewhere"
+		case 2:
+			bad[i].Attempt++
+		case 3:
+			bad[i].Generation--
+		case 4:
+			if len(bad) == 1 {
+				return
+			}
+			bad = slices.Delete(bad, max(0, i-1), max(1, i))
+		}
+		if _, err := lifecycle.Fold(bad); err == nil {
+			t.Fatalf("Fold accepted a log with event %d changed", i+1)
+		}
+	})
+}
+
+func TestReadLegacy(t *testing.T) {
+	for _, tt := range []struct {
+		status, stage string
+		want          rag.Stage
+	}{
+		{"processed", "pending", rag.Completed}, // the fault that started it all
+		{"processed", "storing", rag.Completed},
+		{"partially_processed", "pending", rag.Completed},
+		{"error", "pending", rag.Failed},
+		{"error", "completed", rag.Failed},
+		{"cancelled", "downloading", rag.Cancelled},
+		{"pending", "completed", rag.Pending},
+		{"retry_pending", "retrying", rag.Pending},
+		{"processing", "pending", rag.Processing},
+		{"processing", "downloading", rag.Downloading},
+		{"processing", "embedding", rag.Embedding},
+		{"processing", "generating_embeddings", rag.Embedding},
+		{"processing", "saving", rag.Storing},
+		{"processing", "storing", rag.Storing},
+		{"processing", "processing_batch_3_of_12", rag.Processing},
+		{"processing", "transcribing_audio", rag.Processing},
+		{"processing", "completed", rag.Processing},
+		{"processing", "what is this", rag.Processing},
+		{"unheard of", "completed", rag.Pending},
+		{"", "", rag.Pending},
+	} {
+		if got := lifecycle.ReadLegacy(tt.status, tt.stage); got != tt.want {
+			t.Errorf("ReadLegacy(%q, %q) = %s, want %s", tt.status, tt.stage, got, tt.want)
+		}
+	}
+	if !lifecycle.KnownLegacy("processing_batch_1_of_2") || !lifecycle.KnownLegacy("error") || lifecycle.KnownLegacy("processing_batch_x_of_2") || lifecycle.KnownLegacy("") {
+		t.Errorf("KnownLegacy knows the wrong texts")
+	}
+}
+
+func TestGenerated(t *testing.T) {
+	if got, want := lifecycle.Check("s"), "s IN ('pending', 'downloading', 'processing', 'embedding', 'storing', 'completed', 'failed', 'cancelled')"; got != want {
+		t.Errorf("Check = %s", got)
+	}
+	var labels []string
+	for _, s := range lifecycle.Steps() {
+		labels = append(labels, s.Label)
+	}
+	if got, want := strings.Join(labels, " "), "Pending Downloading Processing Embedding Storing Completed"; got != want {
+		t.Errorf("Steps = %s, want %s", got, want)
+	}
+	const path = "../docs/lifecycle.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(lifecycle.Markdown()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lifecycle.Markdown(), string(have)); diff != "" {
+		t.Errorf("%s is not what the table says; run make generate (-want +got):\n%s", path, diff)
+	}
+}
