@@ -65,7 +65,7 @@ func stem(w string) string {
 			break
 		}
 	}
-	if len(w) > 4 {
+	if len(w) > 3 {
 		w = strings.TrimRight(w, "ey")
 	}
 	return w
