@@ -132,8 +132,12 @@ func (c carrier) archive(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	for _, pattern := range []string{"*.tgz", "*.whl", "*.jar"} {
-		if found, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(found) > 0 {
-			return strings.Join(found, ""), err
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return "", err
+		}
+		if len(found) == 1 {
+			return found[0], nil
 		}
 	}
 	return "", errors.New("the client brought no package")
@@ -156,19 +160,23 @@ func client(ctx context.Context, dir, name string, args ...string) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, firstLine(out.String()))
+		return fmt.Errorf("%s: %w: %s", name, err, complaint(out.String()))
 	}
 	return nil
 }
 
-// firstLine returns the first line that says something.
-func firstLine(s string) string {
-	for line := range strings.Lines(s) {
-		if line = strings.TrimSpace(line); line != "" {
+// complaint returns the line of a client's output that tells most: the first
+// that speaks of an error, or else the first.
+func complaint(out string) string {
+	first := ""
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		if strings.Contains(strings.ToLower(line), "error") {
 			return line
 		}
+		first = cmp.Or(first, line)
 	}
-	return "no message"
+	return cmp.Or(first, "no message")
 }
 
 // openMember opens one file in an archive, which is a zip unless its name says

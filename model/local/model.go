@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -64,6 +65,9 @@ func Open(ctx context.Context, opt Options) (*Model, error) {
 		return nil, err
 	}
 	begin := time.Now()
+	if opt.Dir, err = filepath.Abs(opt.Dir); err != nil { // Windows loads no library from a relative path
+		return nil, fmt.Errorf("open model %s: %w", spec.Name, err)
+	}
 	var paths []string
 	for _, alternatives := range parts {
 		path, err := find(ctx, opt.Dir, spec.Name, alternatives)
@@ -104,8 +108,12 @@ func (m *Model) checkSession() error {
 			return fmt.Errorf("the model has an input %s, which we cannot fill", name)
 		}
 	}
-	if m.output = slices.Index(m.session.outputs, "last_hidden_state"); m.output < 0 {
-		return fmt.Errorf("the model has no output last_hidden_state, only %q", m.session.outputs)
+	// Two tools that export models name it differently.
+	m.output = slices.IndexFunc(m.session.outputs, func(name string) bool {
+		return name == "last_hidden_state" || name == "token_embeddings"
+	})
+	if m.output < 0 {
+		return fmt.Errorf("the model has no vectors of tokens among its outputs %q", m.session.outputs)
 	}
 	return nil
 }

@@ -167,8 +167,8 @@ func TestPullTriesEachCarrier(t *testing.T) {
 
 	dir = t.TempDir()
 	err := newPuller(t, dir).pull(t.Context(), []*file{newFile(bad...)})
-	var e *rag.Error
-	if !errors.As(err, &e) || e.Code != "model_unreachable" || e.Fault != rag.FaultService || rag.IsPermanent(err) {
+	e, ok := errors.AsType[*rag.Error](err)
+	if !ok || e.Code != "model_unreachable" || e.Fault != rag.FaultService || rag.IsPermanent(err) {
 		t.Fatalf("got error %v", err)
 	}
 	for _, c := range bad {
@@ -367,12 +367,12 @@ func TestPullFromPackages(t *testing.T) {
 	}
 
 	t.Run("that fails", func(t *testing.T) {
-		script := "#!/bin/sh\necho no such package >&2\nexit 3\n"
+		script := "#!/bin/sh\necho hello\necho error: no such package >&2\nexit 3\n"
 		if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		err := newPuller(t, t.TempDir()).pull(t.Context(), []*file{newFile(carrier{NPM: "name@1", Path: member})})
-		if err == nil || !strings.Contains(err.Error(), "npm package name@1: npm: exit status 3: no such package") {
+		if err == nil || !strings.Contains(err.Error(), "npm package name@1: npm: exit status 3: error: no such package") {
 			t.Errorf("got error %v", err)
 		}
 	})
