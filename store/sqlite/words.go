@@ -76,20 +76,22 @@ func queryWords(q string) []string {
 	var out []string
 	seen := map[string]bool{}
 	for _, w := range strings.FieldsFunc(strings.ToLower(norm.NFKC.String(clean(q))), func(r rune) bool { return !isWord(r) }) {
-		parts := strings.Fields(indexed(w))
-		if n := len(parts); n > 1 && isSpaceless([]rune(parts[n-1])[0]) {
-			parts = parts[:n-1] // the single character at the end adds nothing to the pair before it
-		}
-		for _, p := range parts {
+		before := []rune{}
+		for _, p := range strings.Fields(indexed(w)) {
+			r := []rune(p)
+			single := len(r) == 1 && isSpaceless(r[0])
+			if single && len(before) == 2 && before[1] == r[0] {
+				continue // the end of a run, which adds nothing to the pair before it
+			}
+			before = r
 			if seen[p] || len(out) == maxWords || len(p) > 200 {
 				continue
 			}
 			seen[p] = true
-			phrase := `"` + p + `"`
-			if r := []rune(p); len(r) == 1 && isSpaceless(r[0]) {
-				phrase += "*"
+			if p = `"` + p + `"`; single {
+				p += "*"
 			}
-			out = append(out, phrase)
+			out = append(out, p)
 		}
 	}
 	return out
