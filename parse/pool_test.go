@@ -277,11 +277,14 @@ func TestPoolReusesAndReplacesChildren(t *testing.T) {
 	if b == c {
 		t.Errorf("child %s served more than 2 files", b)
 	}
+
+	p = newPool(t, Limits{}, "misbehave")
+	d := pid("pid")
 	if _, err := say(t, p, "refuse"); err == nil {
 		t.Fatal("no error")
 	}
-	if d := pid("pid"); d == c {
-		t.Errorf("child %s was used again after an error", c)
+	if e := pid("pid"); e == d {
+		t.Errorf("child %s was used again after an error", d)
 	}
 }
 
