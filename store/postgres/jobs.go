@@ -597,12 +597,12 @@ func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
 	}
 	q.name(f.Name)
 	if len(f.Statuses) > 0 {
-		q.where("p.status::text = ANY(%s::text[])", f.Statuses)
+		q.where("p.status::text = ANY(%s::text[])", texts(f.Statuses))
 	}
 	if len(f.Stages) > 0 {
 		// What stage a row of the incumbent's implies is decided by package
 		// lifecycle; here are only the statuses that can imply one of these.
-		q.where("(j.stage = ANY(%s::text[]) OR j.job_id IS NULL AND p.status::text = ANY(%s::text[]))", f.Stages, legacyStatuses(f.Stages))
+		q.where("(j.stage = ANY(%s::text[]) OR j.job_id IS NULL AND p.status::text = ANY(%s::text[]))", texts(f.Stages), legacyStatuses(f.Stages))
 	}
 	var out []*rag.Job
 	for {

@@ -39,6 +39,8 @@ type DB struct {
 	log       *slog.Logger
 	ownsUsers atomic.Pointer[bool] // whether the table users is ours; nil until asked
 	common    commonWords
+
+	exactBelow int // see Nearest
 }
 
 var (
@@ -82,7 +84,7 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &DB{pool: pool, log: log}, nil
+	return &DB{pool: pool, log: log, exactBelow: exactBelow}, nil
 }
 
 // Name returns "postgres".
@@ -193,6 +195,15 @@ func ids(ss []string) []string {
 		if u, ok := id(s); ok {
 			out = append(out, u)
 		}
+	}
+	return out
+}
+
+// texts returns ss as pgx can pass them in every mode.
+func texts[S ~string](ss []S) []string {
+	out := make([]string, len(ss))
+	for i, s := range ss {
+		out[i] = string(s)
 	}
 	return out
 }

@@ -17,12 +17,24 @@ import (
 )
 
 const (
-	// exactBelow is up to how many candidates every vector is compared.
+	// exactBelow is up to how many candidates every vector is compared, as a rule.
 	exactBelow = 2000
 	// countBelow is how far the candidates are counted at all.
 	countBelow = 20000
 	// efSearch is the breadth of the search in the index.
 	efSearch = 120
+)
+
+// Settings for one transaction. A plan that is made once for all users and
+// filters would be a bad one for most of them.
+const (
+	planSettings = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true)`
+
+	// indexSettings leave no plan but the walk along the index of vectors. $1
+	// is its breadth.
+	indexSettings = planSettings + `, set_config('hnsw.ef_search', $1::text, true), set_config('hnsw.iterative_scan', 'strict_order', true),
+		set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+		set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 )
 
 // filter adds the conditions of f on the chunk k, its document d and the
@@ -35,7 +47,7 @@ func (q *query) filter(f *store.Filter) bool {
 		q.where("k.document_id = ANY(%s::text[]::uuid[])", ids(f.DocumentIDs))
 	}
 	if len(f.Categories) > 0 {
-		q.where("d.file_category::text = ANY(%s::text[])", f.Categories)
+		q.where("d.file_category::text = ANY(%s::text[])", texts(f.Categories))
 	}
 	if len(f.Formats) > 0 {
 		q.where("s.format = ANY(%s::text[])", f.Formats)
@@ -87,7 +99,7 @@ func (d *DB) Nearest(ctx context.Context, n store.NearestQuery) ([]store.Hit, er
 		}
 		// Comparing one vector costs about a quarter of passing one in the
 		// index, and of the latter all/candidates are passed for each hit.
-		exact = candidates <= exactBelow || candidates < countBelow && candidates*candidates < 4*n.N*all
+		exact = candidates <= d.exactBelow || candidates < countBelow && candidates*candidates < 4*n.N*all
 	}
 	if !exact {
 		hits, err := d.nearest(ctx, q, col, dims, n, false)
@@ -99,6 +111,7 @@ func (d *DB) Nearest(ctx context.Context, n store.NearestQuery) ([]store.Hit, er
 }
 
 func (d *DB) nearest(ctx context.Context, q query, col string, dims int, n store.NearestQuery, exact bool) ([]store.Hit, error) {
+	// In a query of its own the text is read once, and not for each row.
 	vector := literal(n.Vector, dims)
 	var sql string
 	if exact {
@@ -107,28 +120,22 @@ func (d *DB) nearest(ctx context.Context, q query, col string, dims int, n store
 			SELECT c.id, c.document_id, c.` + col + ` AS v FROM public.document_chunks c JOIN (SELECT k.chunk_id` + filtered + q.String() + `) f ON f.chunk_id = c.id
 			WHERE c.` + col + ` IS NOT NULL
 		)`
-		q.tail("SELECT id::text, document_id::text, 1 - dist FROM (SELECT id, document_id, v <=> %s::text::vector AS dist FROM m) x ORDER BY dist, id LIMIT %s", vector, n.N)
+		q.tail("SELECT id::text, document_id::text, 1 - dist FROM (SELECT id, document_id, v <=> (SELECT %s::text::vector) AS dist FROM m) x ORDER BY dist, id LIMIT %s", vector, n.N)
 		sql += q.end[len(q.end)-1]
 	} else {
 		q.where("c.user_id = k.user_id")
 		q.where("c." + col + " IS NOT NULL")
-		q.tail("ORDER BY c."+col+" <=> %s::text::vector LIMIT %s", vector, n.N)
+		q.tail("ORDER BY c."+col+" <=> (SELECT %s::text::vector) LIMIT %s", vector, n.N)
 		vec := len(q.args) - 1
-		sql = `SELECT c.id::text, c.document_id::text, 1 - (c.` + col + ` <=> $` + strconv.Itoa(vec) + `::text::vector)` + filtered + ` JOIN public.document_chunks c ON c.id = k.chunk_id` + q.String()
+		sql = `SELECT c.id::text, c.document_id::text, 1 - (c.` + col + ` <=> (SELECT $` + strconv.Itoa(vec) + `::text::vector))` + filtered + ` JOIN public.document_chunks c ON c.id = k.chunk_id` + q.String()
 	}
 	var hits []store.Hit
 	b := &pgx.Batch{}
-	set := func(name, value string) { b.Queue(`SELECT set_config($1::text, $2::text, true)`, name, value) }
-	if !exact {
-		set("hnsw.iterative_scan", "strict_order")
-		set("hnsw.ef_search", strconv.Itoa(max(efSearch, min(2*n.N, 1000))))
-		set("enable_seqscan", "off")
-		set("enable_sort", "off")
-		set("enable_bitmapscan", "off")
-		set("enable_hashjoin", "off")
-		set("enable_mergejoin", "off")
+	if exact {
+		b.Queue(planSettings)
+	} else {
+		b.Queue(indexSettings, strconv.Itoa(max(efSearch, min(2*n.N, 1000))))
 	}
-	set("plan_cache_mode", "force_custom_plan")
 	b.Queue(sql, q.args...).Query(func(rows pgx.Rows) (err error) {
 		hits, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h store.Hit, err error) {
 			return h, row.Scan(&h.ChunkID, &h.DocumentID, &h.Score)
@@ -299,7 +306,7 @@ func (d *DB) candidates(ctx context.Context, q query, stems, terms []string, op 
 		FROM (SELECT k.chunk_id, k.document_id, k.words, k.tsv` + filtered + q.String() + `) m`
 	var out []candidate
 	b := &pgx.Batch{}
-	b.Queue(`SELECT set_config('plan_cache_mode', 'force_custom_plan', true)`)
+	b.Queue(planSettings)
 	b.Queue(sql, q.args...).Query(func(rows pgx.Rows) (err error) {
 		out, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c candidate, err error) {
 			var ranks []float64
