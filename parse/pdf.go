@@ -104,6 +104,7 @@ func (pdfParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 		return nil, pdfCorrupt("it has no pages", nil)
 	}
 	doc := &rag.Document{Format: "pdf", Pages: total, Language: s.language(), Meta: s.meta()}
+	outline := s.outline()
 	pages, err := s.pages(ctx, doc)
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (pdfParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 	if len(pages) == 0 {
 		return nil, pdfNothingRead(doc)
 	}
-	l := &pdfLayout{pages: pages, outline: s.outline()}
+	l := &pdfLayout{pages: pages, outline: outline}
 	doc.Elements = l.elements()
 	doc.Title = l.title(doc.Meta["title"], doc.Elements)
 	delete(doc.Meta, "title")
