@@ -87,8 +87,9 @@ func (c *corpus) result(space rag.Space, chunks int) *store.Result {
 	return r
 }
 
-// ready returns the transition by which a new job of user becomes completed.
-func ready(t testing.TB, d *sqlite.DB, user, name string) lifecycle.Transition {
+// ready returns the transition by which a new job of user becomes completed with
+// so many chunks.
+func ready(t testing.TB, d *sqlite.DB, user, name string, chunks int) lifecycle.Transition {
 	t.Helper()
 	j := storetest.NewJob(user, name)
 	j.ID, j.DocumentID = uid(), uid()
@@ -99,7 +100,7 @@ func ready(t testing.TB, d *sqlite.DB, user, name string) lifecycle.Transition {
 	}
 	var last lifecycle.Transition
 	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Stored} {
-		t1, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w"})
+		t1, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w", Detail: rag.Detail{Chunks: &chunks}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func ready(t testing.TB, d *sqlite.DB, user, name string) lifecycle.Transition {
 func fill(t testing.TB, d *sqlite.DB, c *corpus, space rag.Space, users []string, chunks, perDocument int) {
 	t.Helper()
 	for i := 0; i*perDocument < chunks; i++ {
-		out, err := d.Finish(t.Context(), ready(t, d, users[i%len(users)], fmt.Sprint(i, ".txt")), c.result(space, perDocument))
+		out, err := d.Finish(t.Context(), ready(t, d, users[i%len(users)], fmt.Sprint(i, ".txt"), perDocument), c.result(space, perDocument))
 		if err != nil || out.Err != nil {
 			t.Fatal(out, err)
 		}
@@ -215,7 +216,7 @@ func BenchmarkFinish(b *testing.B) {
 			defer report(b)()
 			for b.Loop() {
 				b.StopTimer()
-				t := ready(b, d, storetest.Alice, uid())
+				t := ready(b, d, storetest.Alice, uid(), n)
 				b.StartTimer()
 				if out, err := d.Finish(b.Context(), t, r); err != nil || out.Err != nil {
 					b.Fatal(out, err)
@@ -245,6 +246,8 @@ func BenchmarkSearch(b *testing.B) {
 		})
 	}
 }
+
+// search measures searches of Alice's chunks.
 func search(b *testing.B, d *sqlite.DB, c *corpus, space rag.Space) {
 	f := store.Filter{UserID: storetest.Alice}
 	b.Run("Nearest", func(b *testing.B) {
