@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
@@ -234,4 +236,46 @@ func BenchmarkSearch(b *testing.B) {
 			b.ReportMetric(float64(cmp.Or(match(0), 0)), "hits")
 		})
 	}
+}
+
+// BenchmarkJobs walks jobs without content, in groups of 64, from the enqueue
+// to the last stage before the chunks are stored.
+func BenchmarkJobs(b *testing.B) {
+	d := fresh(b)
+	const group = 64
+	decide := func(old, fresh *rag.Job) (lifecycle.Transition, error) {
+		return lifecycle.First(fresh, rag.Detail{}), nil
+	}
+	n := 0
+	for b.Loop() {
+		js := make([]*rag.Job, group)
+		for i := range js {
+			n++
+			js[i] = storetest.NewJob([]string{storetest.Alice, storetest.Bob}[n%2], fmt.Sprint(n, ".txt"))
+			js[i].ID, js[i].DocumentID = uuid.NewString(), uuid.NewString()
+		}
+		if _, err := d.Enqueue(b.Context(), js, decide); err != nil {
+			b.Fatal(err)
+		}
+		moved, err := d.Claim(b.Context(), store.Claim{Worker: "w", N: group, PerUser: 1 << 30, Lease: time.Hour}, func(j *rag.Job) (lifecycle.Transition, error) {
+			return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: "w"})
+		})
+		if err != nil || len(moved) != group {
+			b.Fatal(len(moved), err)
+		}
+		for _, on := range []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
+			ts := make([]lifecycle.Transition, group)
+			for i, m := range moved {
+				if ts[i], err = lifecycle.Next(m.Job, on, lifecycle.Options{}); err != nil {
+					b.Fatal(err)
+				}
+				m.Job.Stage = ts[i].To()
+			}
+			if _, err := d.Apply(b.Context(), ts, time.Hour); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.N*group)/b.Elapsed().Seconds(), "jobs/s")
+	b.ReportMetric(float64(b.N*group*5)/b.Elapsed().Seconds(), "moves/s")
 }

@@ -94,6 +94,13 @@ func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result
 	if doc == nil {
 		return d.refusal(ctx, t)
 	}
+	// On its own, so that nobody waits for the long transaction to learn
+	// whether the name is there.
+	if _, err := d.pool.Exec(ctx, `
+		INSERT INTO rag.stemmers (name) SELECT $1::text WHERE NOT EXISTS (SELECT FROM rag.stemmers WHERE name = $1::text) ON CONFLICT DO NOTHING`,
+		stemmer(r.Language)); err != nil {
+		return store.Applied{}, edge("finish", err)
+	}
 	var out store.Applied
 	err = d.inTx(ctx, "finish", pgx.TxOptions{}, func(tx pgx.Tx) error {
 		if err := replace(ctx, tx, doc, t, r); err != nil {
@@ -160,7 +167,6 @@ func replace(ctx context.Context, tx pgx.Tx, h *holder, t lifecycle.Transition, 
 	config := stemmer(r.Language)
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM public.document_chunks WHERE document_id = $1::text::uuid`, h.document)
-	b.Queue(`INSERT INTO rag.stemmers (name) VALUES ($1::text) ON CONFLICT DO NOTHING`, config)
 	b.Queue(`
 		INSERT INTO rag.documents (document_id, generation, space, title, language, format, pages, meta, chunk_count, content_hash)
 		VALUES ($1::text::uuid, $2::bigint, $3::text, $4::text, $5::text, $6::text, $7::int, $8::text::jsonb, $9::int, $10::text)

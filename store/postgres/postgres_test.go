@@ -200,6 +200,7 @@ func TestDatabaseRefusesHistories(t *testing.T) {
 		{"a changed event", `UPDATE rag.job_events SET worker = 'another'`},
 		{"a deleted event", `DELETE FROM rag.job_events WHERE seq = 3`},
 		{"an emptied log", `TRUNCATE rag.job_events CASCADE`},
+		{"a deleted row", `DELETE FROM rag.jobs`},
 		{"a row without an event", fmt.Sprintf(`UPDATE rag.jobs SET stage = 'embedding', seq = 4 WHERE job_id = '%s'`, j.ID)},
 		{"a row that differs from its event", fmt.Sprintf(`UPDATE rag.jobs SET stage = 'embedding' WHERE job_id = '%s'`, j.ID)},
 		{"an attempt that differs", fmt.Sprintf(`UPDATE rag.jobs SET attempt = 2 WHERE job_id = '%s'`, j.ID)},
@@ -499,6 +500,57 @@ func TestDeadlockFree(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	audit(t, s)
+}
+
+// TestCapAcrossProcesses lets several processes claim at once and checks that
+// no job is given twice and no user gets more leases than the cap.
+func TestCapAcrossProcesses(t *testing.T) {
+	u := migrated(t)
+	d := open(t, u)
+	t.Cleanup(func() { d.Close() })
+	s := newStore(t, d)
+	const jobs, perUser = 20, 3
+	users := []string{storetest.Alice, storetest.Bob}
+	for _, user := range users {
+		for i := range jobs {
+			enqueue(t, s, user, fmt.Sprint(i, ".txt"))
+		}
+	}
+	var mu sync.Mutex
+	taken := map[string]int{}
+	var wg sync.WaitGroup
+	for k := range 4 {
+		wg.Go(func() {
+			mine := open(t, u)
+			defer mine.Close()
+			for range 3 {
+				moved, err := mine.Claim(t.Context(), store.Claim{Worker: fmt.Sprint(k), N: 2, PerUser: perUser, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+					return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: fmt.Sprint(k)})
+				})
+				if err != nil {
+					t.Errorf("Claim: %v", err)
+				}
+				mu.Lock()
+				for _, m := range moved {
+					taken[m.Job.ID]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for id, n := range taken {
+		if n != 1 {
+			t.Errorf("job %s was claimed %d times", id, n)
+		}
+	}
+	for _, user := range users {
+		js, err := d.Jobs(t.Context(), store.JobFilter{UserID: user, Stages: []rag.Stage{rag.Downloading}})
+		if err != nil || len(js) != perUser {
+			t.Errorf("a user has %d leases, %v; want %d", len(js), err, perUser)
+		}
+	}
 	audit(t, s)
 }
 

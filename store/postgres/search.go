@@ -238,26 +238,49 @@ func (d *DB) Match(ctx context.Context, m store.MatchQuery) ([]store.Hit, error)
 		rare = stems[:i]
 	}
 	found := map[string]candidate{}
-	look := func(terms []string, op string, limit int) (full bool, err error) {
+	look := func(terms []string, op string) (full bool, err error) {
 		cs, err := d.candidates(ctx, q, stems, terms, op, limit)
 		for _, c := range cs {
 			found[c.ChunkID] = c
 		}
 		return len(cs) == limit, err
 	}
+	count := func(stem int) (n float64) {
+		for _, c := range found {
+			if c.tf[stem] > 0 {
+				n++
+			}
+		}
+		return n
+	}
 	full := false
-	if len(rare) > 0 {
-		if full, err = look(rare, " | ", limit); err != nil {
+	for range 3 {
+		if len(rare) == 0 {
+			break
+		}
+		if full, err = look(rare, " | "); err != nil {
 			return nil, err
 		}
+		// Where there are more than are scored, stems that stand in many of
+		// those found are common, whatever the statistics say.
+		var rarer []string
+		for i, s := range stems {
+			if slices.Contains(rare, s) && count(i) < float64(len(found))/5 {
+				rarer = append(rarer, s)
+			}
+		}
+		if !full || len(rarer) == len(rare) {
+			break
+		}
+		rare = rarer
 	}
 	if full && len(rare) > 1 || len(found) < m.N && len(stems) > 1 {
-		if _, err = look(stems, " & ", limit); err != nil {
+		if _, err = look(stems, " & "); err != nil {
 			return nil, err
 		}
 	}
 	if len(found) < m.N && len(rare) < len(stems) {
-		if _, err = look(stems, " | ", limit); err != nil {
+		if full, err = look(stems, " | "); err != nil {
 			return nil, err
 		}
 	}
@@ -265,12 +288,10 @@ func (d *DB) Match(ctx context.Context, m store.MatchQuery) ([]store.Hit, error)
 	// statistics do not know.
 	df := make([]float64, len(stems))
 	for i, s := range stems {
-		for _, c := range found {
-			if c.tf[i] > 0 {
-				df[i]++
-			}
+		df[i] = max(count(i), share[s]*chunks)
+		if count(i) > float64(len(found))/5 && len(found) >= limit {
+			df[i] = max(df[i], count(i)/float64(len(found))*chunks)
 		}
-		df[i] = max(df[i], share[s]*chunks)
 	}
 	total := max(chunks, float64(len(found)))
 	hits := make([]store.Hit, 0, len(found))

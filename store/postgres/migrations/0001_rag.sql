@@ -70,9 +70,11 @@ ALTER TABLE rag.jobs ADD CONSTRAINT jobs_event_fkey FOREIGN KEY (job_id, seq, st
 
 CREATE FUNCTION rag.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	RAISE EXCEPTION 'rag.job_events is append-only' USING ERRCODE = 'integrity_constraint_violation';
+	RAISE EXCEPTION 'the log of a job only grows, and goes only with its document' USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 -- Within another trigger, as when a document is deleted, the depth is larger.
+CREATE TRIGGER jobs_keep BEFORE DELETE ON rag.jobs
+	FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION rag.refuse();
 CREATE TRIGGER job_events_append_only BEFORE UPDATE OR DELETE ON rag.job_events
 	FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION rag.refuse();
 CREATE TRIGGER job_events_no_truncate BEFORE TRUNCATE ON rag.job_events
