@@ -2,6 +2,7 @@ package parse
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -133,24 +134,30 @@ func (l *pdfLayout) rank(blocks []*pdfBlock) {
 		}
 		return s
 	}
-	var styles []style
+	counts := map[style]int{}
 	for _, b := range blocks {
 		if b.kind == rag.Heading && !(b.tagged && b.level > 0) {
-			if s := styleOf(b); !slices.Contains(styles, s) {
-				styles = append(styles, s)
-			}
+			counts[styleOf(b)]++
 		}
 	}
-	slices.SortFunc(styles, func(a, b style) int {
+	styles := slices.SortedFunc(maps.Keys(counts), func(a, b style) int {
 		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.depth, b.depth))
 	})
+	// A level needs as many headings as it takes to be left with six levels:
+	// covers have lines of many sizes.
 	levels := map[style]int{}
-	level := 0
-	for i, s := range styles {
-		if i == 0 || s.size != styles[i-1].size || s.depth > max(styles[i-1].depth, 1) {
-			level++
+	for least := 1; ; least++ {
+		level, held := 1, 0
+		for i, s := range styles {
+			if i > 0 && (s.size != styles[i-1].size || s.depth > max(styles[i-1].depth, 1)) && held >= least {
+				level, held = level+1, 0
+			}
+			levels[s] = level
+			held += counts[s]
 		}
-		levels[s] = min(level, 6)
+		if level <= 6 {
+			break
+		}
 	}
 	for _, b := range blocks {
 		if b.kind == rag.Heading && !(b.tagged && b.level > 0) {

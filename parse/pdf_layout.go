@@ -148,8 +148,8 @@ func (l *pdfLayout) dropFurniture(lines [][]pdfLine) {
 	}
 	keyOf := func(p *pdfPage, line pdfLine) (key, bool) {
 		top := line.y1 < 0.1*p.h
-		if !top && line.y0 <= 0.9*p.h {
-			return key{}, false
+		if !top && line.y0 <= 0.9*p.h || line.size > 1.2*l.body {
+			return key{}, false // headings of chapters are alike, too
 		}
 		t := pdfDigits.ReplaceAllString(line.text(), "#")
 		if !strings.ContainsFunc(t, unicode.IsLetter) && len(line.words) > 1 {

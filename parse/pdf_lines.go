@@ -20,6 +20,7 @@ type pdfLine struct {
 	bold  bool      // most of it
 	mono  bool      // most of it
 	rtl   bool      // most of it
+	led   bool      // dots lead from piece to piece of its row
 	block *pdfBlock // not nil if the line only holds this block's place
 }
 
@@ -73,9 +74,23 @@ func pdfLines(words []pdfWord) []pdfLine {
 	return lines
 }
 
-// pdfCutRow cuts a row of words at wide gaps.
+// pdfCutRow cuts a row of words at wide gaps. The dots that lead from a title
+// to its page number are such a gap.
 func pdfCutRow(row []pdfWord) []pdfLine {
 	slices.SortStableFunc(row, func(a, b pdfWord) int { return cmp.Compare(a.x0, b.x0) })
+	dots := 0
+	for _, w := range row {
+		if pdfDots(w) {
+			dots += len(w.text)
+		}
+	}
+	led := dots >= 5
+	if led {
+		row = slices.DeleteFunc(row, pdfDots)
+		if len(row) == 0 {
+			return nil
+		}
+	}
 	cuts := []int{0}
 	for i := 1; i < len(row); i++ {
 		a, b := row[i-1], row[i]
@@ -106,7 +121,9 @@ func pdfCutRow(row []pdfWord) []pdfLine {
 		if i+1 < len(cuts) {
 			to = cuts[i+1]
 		}
-		lines = append(lines, pdfNewLine(slices.Clone(row[from:to])))
+		line := pdfNewLine(slices.Clone(row[from:to]))
+		line.led = led
+		lines = append(lines, line)
 	}
 	if pdfMostlyRTL(lines) {
 		slices.Reverse(lines)
@@ -124,6 +141,9 @@ func pdfMostlyRTL(lines []pdfLine) bool {
 	}
 	return n*2 > len(lines)
 }
+
+// pdfDots reports whether w is nothing but dots.
+func pdfDots(w pdfWord) bool { return strings.Trim(w.text, ".") == "" }
 
 // pdfLabel matches a bullet, the number of a list item and that of a heading.
 var pdfLabel = regexp.MustCompile(`^(?:[•◦▪■●○–‣·∙❖➢►✓☐☑\x{f000}-\x{f0ff}*-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|\d{1,2}(?:\.\d{1,2}){1,4}\.?)$`)

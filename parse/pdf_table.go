@@ -477,9 +477,12 @@ func pdfRunEnd(rows []pdfRow, s int, body float64) int {
 // pdfOpenTable makes a table of rows, nil if they are none.
 func pdfOpenTable(rows []pdfRow, body float64) *pdfBlock {
 	var lines []pdfLine
-	multi, chars := 0, 0
+	multi, chars, led := 0, 0, 0
 	for _, r := range rows {
 		lines = append(lines, r.pieces...)
+		if r.pieces[0].led {
+			led++
+		}
 		if len(r.pieces) >= 2 {
 			multi++
 		}
@@ -502,7 +505,7 @@ func pdfOpenTable(rows []pdfRow, body float64) *pdfBlock {
 	// Prose in columns is no table, nor are the labels of a chart, with little
 	// but gaps between them.
 	mean := chars / len(lines)
-	if prose || mean > 38 || len(cols) == 2 && mean > 26 || 4*len(lines) < len(cols)*len(rows) {
+	if 2*led < len(rows) && (prose || mean > 38 || len(cols) == 2 && mean > 26 || 4*len(lines) < len(cols)*len(rows)) {
 		return nil
 	}
 	t := &pdfBlock{pdfBox: rows[0].pdfBox, kind: rag.Table}

@@ -217,6 +217,14 @@ func TestPDFStructure(t *testing.T) {
 			want: "paragraph: " + joined + "\ntable header 1: Ship|Year|Crew / Aurora|1881|12 / Borealis|1884|15 / Corona|1890|9\n",
 		},
 		{
+			name: "a table of contents with leading dots",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfText("F1", 10, 50, 680,
+				"The Old Harbour and its Walls . . . . . . . . . . . . . . . . . . . . . . . . 1",
+				"The Registers of the Port . . . . . . . . . . . . . . . . . . . . . . . . . . . . 14",
+				"What was Lost in the Fire . . . . . . . . . . . . . . . . . . . . . . . . . . . . 20")}},
+			want: "paragraph: " + joined + "\ntable header 0: The Old Harbour and its Walls|1 / The Registers of the Port|14 / What was Lost in the Fire|20\n",
+		},
+		{
 			name: "a table goes on on the next page under a repeated header",
 			pages: []pdfSketchPage{
 				{content: prose(50, 740) + pdfText("F1", 10, 50, 160, "Ship", "Aurora", "Borealis", "Corona") + pdfText("F1", 10, 200, 160, "Year", "1881", "1884", "1890")},
@@ -342,6 +350,28 @@ func TestPDFProperties(t *testing.T) {
 	s.info = "/Title(The Harbours of the North)"
 	if got := pdfParse(t, s).Title; got != "The Harbours of the North" {
 		t.Errorf("title %q, want the file's own", got)
+	}
+}
+
+// A cover has lines of many sizes; the headings of the text still get levels
+// of their own.
+func TestPDFManyHeadingSizes(t *testing.T) {
+	s := pdfSketch{pages: make([]pdfSketchPage, 3)}
+	for i, size := range []float64{60, 50, 42, 36, 30, 26, 23} {
+		s.pages[0].content += pdfText("F2", size, 50, float64(740-75*i), fmt.Sprintf("Cover %c", 'A'+i))
+	}
+	for i := range 2 {
+		s.pages[i+1].content = pdfText("F2", 16, 50, 740, "Chapter") + pdfText("F1", 10, 50, 710, pdfProse...) +
+			pdfText("F2", 12, 50, 640, "Section") + pdfText("F1", 10, 50, 620, pdfProse...)
+	}
+	levels := map[string]int{}
+	for _, e := range pdfParse(t, s).Elements {
+		if e.Kind == rag.Heading {
+			levels[e.Text] = e.Level
+		}
+	}
+	if c, s := levels["Chapter"], levels["Section"]; c == 0 || s != c+1 || s > 6 {
+		t.Errorf("chapter at level %d, section at %d of %v, want one below the other", c, s, levels)
 	}
 }
 
