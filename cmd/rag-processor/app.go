@@ -294,6 +294,9 @@ func (a *app) parsers(workers int, limits parse.Limits) (*parse.Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program, to run parsers with it: %w", err)
 	}
+	if runtime.GOOS == "linux" {
+		self = "/proc/self/exe" // still this program after an upgrade in its place
+	}
 	pool := &parse.Pool{Command: []string{self, childCommand}, CacheDir: filepath.Join(a.dir, "parse-cache"), Workers: workers, Limits: limits, Log: a.log}
 	a.c.onClose(pool.Close)
 	return pool, nil
