@@ -30,9 +30,13 @@ type Searcher struct {
 	Candidates int
 }
 
-// DefaultMeaning is the weight that found the most with the default model;
-// docs/decisions.md has the figures.
-const DefaultMeaning = 0.7
+// DefaultMeaning is the weight that found the most with the default model, and
+// HashMeaning with the embedder that needs no model; docs/decisions.md has the
+// figures.
+const (
+	DefaultMeaning = 0.5
+	HashMeaning    = 0.1
+)
 
 // A Mode says what a search looks at.
 type Mode string

@@ -396,7 +396,11 @@ func (a *app) trim(ctx context.Context, limit int64) {
 }
 
 func (a *app) searcher(e embed.Embedder) *search.Searcher {
-	return &search.Searcher{Store: a.store, Embedder: e}
+	s := &search.Searcher{Store: a.store, Embedder: e}
+	if _, ok := e.(embed.Hash); ok {
+		s.Meaning = search.HashMeaning
+	}
+	return s
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
