@@ -206,6 +206,10 @@ func decodeDocument(data []byte) (*rag.Document, error) {
 	return doc, nil
 }
 
+// batch is how many chunks are embedded between two reports of progress and
+// writes to the cache.
+const batch = 32
+
 // embed returns the vectors of chunks. Those that an earlier attempt, an
 // earlier generation or another file computed come from the cache; each batch
 // that is computed goes into it, so that a retry goes on at the first chunk
@@ -231,7 +235,7 @@ func (p *Pipeline) embed(ctx context.Context, a *store.Attempt, chunks []rag.Chu
 	}
 	done := len(chunks) - len(in)
 	a.SetProgress("chunks", int64(done), int64(len(chunks)))
-	err := embed.All(ctx, p.Embedder, in, 0, func(indexes []int, vs []rag.Vector) error {
+	err := embed.All(ctx, p.Embedder, in, batch, func(indexes []int, vs []rag.Vector) error {
 		fresh := make(map[[32]byte][]byte, len(vs))
 		for i, v := range vs {
 			k := where[indexes[i]]

@@ -244,6 +244,27 @@ func TestPanic(t *testing.T) {
 	})
 }
 
+// refusing is a database that will not have any chunks.
+type refusing struct{ store.Driver }
+
+func (refusing) Finish(context.Context, lifecycle.Transition, *store.Result) (store.Applied, error) {
+	return store.Applied{}, rag.Permanent(errors.New("check constraint"))
+}
+
+func TestRefusedChunksFailTheJob(t *testing.T) {
+	run(t, func(w *world) {
+		stop := w.start(w.store(refusing{w.db}), walk(0))
+		defer stop()
+		j := w.enqueue("a")
+		if d := w.await(j.ID, rag.Failed); d > 2*time.Second {
+			t.Errorf("failed after %v", d)
+		}
+		if got := w.job(j.ID); got.Attempt != 1 || got.Failure.Stage != rag.Storing || got.Failure.Code != "internal" {
+			t.Errorf("attempt %d, %+v", got.Attempt, got.Failure)
+		}
+	})
+}
+
 // TestTakeover checks that the job of a worker that died is running elsewhere
 // within the lease and a second, in whatever stage it died.
 func TestTakeover(t *testing.T) {

@@ -294,7 +294,9 @@ func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, do
 		return r.Event, errors.Join(err, r.Err)
 	})
 	if err != nil {
-		if ctx.Err() == nil {
+		// What the database refuses for good leaves the hold as it is: the job
+		// can still be failed.
+		if ctx.Err() == nil && !rag.IsPermanent(err) {
 			a.lose(err)
 		}
 		return err

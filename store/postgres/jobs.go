@@ -30,7 +30,7 @@ func (d *DB) Enqueue(ctx context.Context, jobs []*rag.Job, decide func(old, fres
 		if err := enqueueable(j); err != nil {
 			return nil, err
 		}
-		j.Object.Name, j.Filename, j.ContentType, j.Fingerprint = clean(j.Object.Name), clean(j.Filename), clean(j.ContentType), clean(j.Fingerprint)
+		j.Filename, j.ContentType, j.Fingerprint = clean(j.Filename), clean(j.ContentType), clean(j.Fingerprint)
 		n := seen[j.Object]
 		seen[j.Object]++
 		if n == len(rounds) {
@@ -71,6 +71,9 @@ func enqueueable(j *rag.Job) error {
 			Reason: fmt.Sprintf("The user %q is not known", j.UserID), Action: "Name the owner by a UUID",
 			Err: errors.New("enqueue: the user ID is not a UUID"),
 		}
+	}
+	if uri := j.Object.URI(); uri != clean(uri) {
+		return rag.BadFile("bad_name", fmt.Sprintf("The name %q is not valid UTF-8 text", j.Object.Name), "Rename the file", nil)
 	}
 	j.UserID = user
 	return nil

@@ -640,6 +640,29 @@ func TestLargeSize(t *testing.T) {
 	}
 }
 
+func TestOddNames(t *testing.T) {
+	d := fresh(t)
+	s := newStore(t, d)
+	j := storetest.NewJob(storetest.Alice, "a.txt")
+	j.Filename, j.Fingerprint = "nul \x00 and \xff.txt", "\xfe"
+	if _, err := s.Enqueue(t.Context(), j); err != nil || j.Filename != "nul \uFFFD and \uFFFD.txt" {
+		t.Errorf("Enqueue: filename %q, %v", j.Filename, err)
+	}
+	for _, name := range []string{"b\xff.txt", "b\x00.txt"} {
+		j := storetest.NewJob(storetest.Alice, name)
+		_, err := s.Enqueue(t.Context(), j)
+		if e, ok := errors.AsType[*rag.Error](err); !ok || e.Code != "bad_name" || e.Fault != rag.FaultFile {
+			t.Errorf("Enqueue of the object %q: %v, want bad_name", name, err)
+		}
+	}
+	for _, user := range []string{"", "anonymous", "{0197a000-0000-7000-8000-00000000000a}"} {
+		j := storetest.NewJob(user, "a.txt")
+		if _, err := s.Enqueue(t.Context(), j); !rag.IsPermanent(err) {
+			t.Errorf("Enqueue for the user %q: %v, want a permanent error", user, err)
+		}
+	}
+}
+
 func TestVectorDimensions(t *testing.T) {
 	d := fresh(t)
 	s := newStore(t, d)

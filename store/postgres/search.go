@@ -19,8 +19,6 @@ import (
 const (
 	// exactBelow is up to how many candidates every vector is compared, as a rule.
 	exactBelow = 2000
-	// countBelow is how far the candidates are counted at all.
-	countBelow = 20000
 	// efSearch is the breadth of the search in the index.
 	efSearch = 120
 )
@@ -37,14 +35,15 @@ const (
 		set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 )
 
-// filter adds the conditions of f on the chunk k, its document d and the
-// searchable generation s. It reports false if nothing can match.
-func (q *query) filter(f *store.Filter) bool {
-	if f.UserID == "" || !q.uuid("k.user_id", f.UserID) {
+// filter adds the conditions of f on the document d and its searchable
+// generation s; owner and document are the columns of the user and of the
+// document's ID. It reports false if nothing can match.
+func (q *query) filter(f *store.Filter, owner, document string) bool {
+	if f.UserID == "" || !q.uuid(owner, f.UserID) {
 		return false
 	}
 	if len(f.DocumentIDs) > 0 {
-		q.where("k.document_id = ANY(%s::text[]::uuid[])", ids(f.DocumentIDs))
+		q.where(document+" = ANY(%s::text[]::uuid[])", ids(f.DocumentIDs))
 	}
 	if len(f.Categories) > 0 {
 		q.where("d.file_category::text = ANY(%s::text[])", texts(f.Categories))
@@ -84,22 +83,27 @@ func (d *DB) Nearest(ctx context.Context, n store.NearestQuery) ([]store.Hit, er
 			Reason: "The query's vector is not of the space that is searched", Action: "Embed the query with the model of that space",
 		}
 	}
-	q := query{}
-	if !q.filter(&n.Filter) {
+	q, count := query{}, query{}
+	if !q.filter(&n.Filter, "k.user_id", "k.document_id") || !count.filter(&n.Filter, "d.user_id", "d.id") {
 		return nil, nil
 	}
 	q.where("s.space = %s::text", n.Space.String())
 	exact := n.Exact
 	if !exact {
-		count := q
-		count.tail("LIMIT %s", countBelow)
-		var candidates, all int
-		if err := d.pool.QueryRow(ctx, `SELECT count(*), (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'rag.chunks'::regclass) FROM (SELECT`+filtered+count.String()+`) c`, count.args...).Scan(&candidates, &all); err != nil {
+		// Documents are counted no further than to as many as may be compared
+		// if each has one chunk.
+		count.where("s.space = %s::text", n.Space.String())
+		count.tail("LIMIT %s", exactBelow)
+		var documents, candidates, all int
+		if err := d.pool.QueryRow(ctx, `
+			SELECT count(*), coalesce(sum(chunk_count), 0), (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'rag.chunks'::regclass)
+			FROM (SELECT s.chunk_count FROM public.documents d JOIN rag.documents s ON s.document_id = d.id`+count.String()+`) c`,
+			count.args...).Scan(&documents, &candidates, &all); err != nil {
 			return nil, edge("nearest", err)
 		}
 		// Comparing one vector costs about a quarter of passing one in the
 		// index, and of the latter all/candidates are passed for each hit.
-		exact = candidates <= d.exactBelow || candidates < countBelow && candidates*candidates < 4*n.N*all
+		exact = candidates <= d.exactBelow || documents < exactBelow && candidates < 10*exactBelow && candidates*candidates < 4*n.N*all
 	}
 	if !exact {
 		hits, err := d.nearest(ctx, q, col, dims, n, false)
@@ -214,7 +218,7 @@ type candidate struct {
 func (d *DB) Match(ctx context.Context, m store.MatchQuery) ([]store.Hit, error) {
 	ws := words(clip(m.Text, 16<<10))
 	q := query{}
-	if m.N < 1 || len(ws) == 0 || !q.filter(&m.Filter) {
+	if m.N < 1 || len(ws) == 0 || !q.filter(&m.Filter, "k.user_id", "k.document_id") {
 		return nil, nil
 	}
 	share, chunks, length, err := d.stats(ctx)

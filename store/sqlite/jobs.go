@@ -480,42 +480,26 @@ func (c *claimer) due() error {
 	if want <= 0 {
 		return nil
 	}
-	var waiting []string
-	if err := c.each("SELECT user_id, turn FROM rag_turns WHERE waiting = 1 ORDER BY turn, user_id", nil, func(scan func(...any) error) error {
-		var user string
-		var turn int64
-		if err := scan(&user, &turn); err != nil {
-			return err
-		}
-		waiting = append(waiting, user)
-		return nil
-	}); err != nil {
-		return err
-	}
 	// The first jobs of as many users as there are jobs wanted; with fewer
 	// users each gets further turns.
 	var queues [][]string
-	for _, user := range waiting {
-		if len(queues) == want {
+	for after := (turn{at: -1}); len(queues) < want; {
+		users, err := c.waiting(after)
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			ids, err := c.oldest(u.user, want)
+			if err != nil {
+				return err
+			}
+			if len(ids) > 0 && len(queues) < want {
+				queues = append(queues, ids)
+			}
+			after = u
+		}
+		if len(users) == 0 {
 			break
-		}
-		free, err := c.free(user)
-		if err != nil {
-			return err
-		}
-		if free <= 0 {
-			continue
-		}
-		ids, err := c.ids("SELECT id FROM rag_jobs WHERE user_id = ? AND stage = 'pending' AND not_before <= ? ORDER BY not_before, id LIMIT ?",
-			user, c.now, min(free, want))
-		if err != nil {
-			return err
-		}
-		if len(ids) > 0 {
-			queues = append(queues, ids)
-		} else if err := c.exec(`UPDATE rag_turns SET waiting = 0 WHERE user_id = ?1 AND NOT EXISTS
-			(SELECT 1 FROM rag_jobs WHERE user_id = ?1 AND stage = 'pending')`, user); err != nil {
-			return err
 		}
 	}
 	for round := 0; ; round++ {
@@ -535,6 +519,40 @@ func (c *claimer) due() error {
 			return nil
 		}
 	}
+}
+
+// A turn is a user's place in the order.
+type turn struct {
+	at   int64
+	user string
+}
+
+// waiting returns the next users who may have pending jobs, in the order of
+// their turns.
+func (c *claimer) waiting(after turn) (out []turn, err error) {
+	err = c.each("SELECT turn, user_id FROM rag_turns WHERE waiting = 1 AND (turn, user_id) > (?, ?) ORDER BY turn, user_id LIMIT 32", []any{after.at, after.user},
+		func(scan func(...any) error) error {
+			var t turn
+			err := scan(&t.at, &t.user)
+			out = append(out, t)
+			return err
+		})
+	return out, err
+}
+
+// oldest returns the oldest due jobs of user, no more than the user may have.
+func (c *claimer) oldest(user string, want int) ([]string, error) {
+	free, err := c.free(user)
+	if err != nil || free <= 0 {
+		return nil, err
+	}
+	ids, err := c.ids("SELECT id FROM rag_jobs WHERE user_id = ? AND stage = 'pending' AND not_before <= ? ORDER BY not_before, id LIMIT ?",
+		user, c.now, min(free, want))
+	if err != nil || len(ids) > 0 {
+		return ids, err
+	}
+	return nil, c.exec(`UPDATE rag_turns SET waiting = 0 WHERE user_id = ?1 AND NOT EXISTS
+		(SELECT 1 FROM rag_jobs WHERE user_id = ?1 AND stage = 'pending')`, user)
 }
 
 // take asks what to do with a job and does it.

@@ -50,8 +50,8 @@ func (d *DB) migrate(ctx context.Context) error {
 	defer d.writer.give(c)
 	x := &tx{ctx: context.WithoutCancel(ctx), conn: c}
 	// What follows writes to the file, so look first whose it is.
-	version := 0
-	if err := d.patiently(ctx, func() error { version, err = d.checkFile(x); return err }); err != nil {
+	version, err := d.checkFile(x)
+	if err != nil {
 		return d.wrap("open", err)
 	}
 	if version == len(migrations) {
@@ -60,7 +60,7 @@ func (d *DB) migrate(ctx context.Context) error {
 		}
 	}
 	var mode string
-	if err := d.patiently(ctx, func() error { return x.get("PRAGMA journal_mode = WAL", nil, &mode) }); err != nil {
+	if err := x.get("PRAGMA journal_mode = WAL", nil, &mode); err != nil {
 		return d.wrap("open", err)
 	}
 	if mode != "wal" {

@@ -129,7 +129,8 @@ func (d *DB) open(ctx context.Context) error {
 	if d.readers, err = newPool(name+"?_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-16384)", d.opt.Readers); err != nil {
 		return err
 	}
-	return d.migrate(ctx)
+	// Others may be opening the file too.
+	return d.patiently(ctx, func() error { return d.migrate(ctx) })
 }
 
 // Name returns "sqlite".
