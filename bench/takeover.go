@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+)
+
+// takeover is part f. The stores are measured at the same time, since most of
+// it is waiting.
+func takeover(ctx context.Context, b *bench, s *section) error {
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	n := b.count(5, 2)
+	results := make([]sample, len(b.stores))
+	errs := make([]error, len(b.stores))
+	var wg sync.WaitGroup
+	for i, kind := range b.stores {
+		wg.Go(func() {
+			results[i], errs[i] = b.takeoverOn(ctx, kind, n)
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", kind, errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.text("Two `worker` processes of the built program with the default lease of 10 s. One has a job; it is killed with SIGKILL as soon as the job is seen in a stage of work, and a new process takes its place. Measured is the time from the signal to the line in the job's log by which the other worker took the job over (%d times for each store; both stores at the same time).", n)
+	var rows [][]string
+	for i, kind := range b.stores {
+		ok := "yes"
+		if results[i].quantile(1) > 11 {
+			ok = "**no**"
+		}
+		rows = append(rows, []string{kindName(kind), results[i].String() + " s", ok})
+	}
+	s.table([]string{"store", "kill -9 until taken over", "within lease + 1 s"}, rows)
+	s.text("The lease counts from the last sign of life, which a worker gives at least every 2 s, so the wait is usually a little less than the lease.")
+	return nil
+}
+
+func (b *bench) takeoverOn(ctx context.Context, kind string, n int) (took sample, err error) {
+	data, err := b.dir()
+	if err != nil {
+		return nil, err
+	}
+	db, err := b.database(ctx, kind)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.drop(context.WithoutCancel(ctx))) }()
+	d, err := db.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	w := &workers{b: b, data: data, url: db.url, byPID: map[int]*exec.Cmd{}}
+	defer func() { err = errors.Join(err, w.stop()) }()
+	for range 2 {
+		if err := w.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	files, err := b.dir()
+	if err != nil {
+		return nil, err
+	}
+	for i := range n {
+		path := filepath.Join(files, fmt.Sprintf("long%d.txt", i))
+		if err := os.WriteFile(path, longText(i), 0o600); err != nil {
+			return nil, err
+		}
+		if out, err := b.command(ctx, data, db.url, "ingest", "--enqueue-only", path).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("enqueue: %w: %s", err, out)
+		}
+		wait, err := w.killOne(ctx, d, filepath.Base(path))
+		if err != nil {
+			return nil, fmt.Errorf("file %d: %w", i, err)
+		}
+		took = append(took, wait.Seconds())
+		b.say("  %s, %d of %d: %s s", kind, i+1, n, number(wait.Seconds()))
+	}
+	return took, nil
+}
+
+// longText returns a text that takes some seconds to work on.
+func longText(i int) []byte {
+	var b bytes.Buffer
+	for k := range 4000 {
+		fmt.Fprintf(&b, "Sentence %d of text %d says that every worker may die at any time, and that another goes on with what it left.\n", k, i)
+	}
+	return b.Bytes()
+}
+
+// workers are worker processes on one database.
+type workers struct {
+	b         *bench
+	data, url string
+	byPID     map[int]*exec.Cmd
+}
+
+func (w *workers) start(ctx context.Context) error {
+	cmd := w.b.command(ctx, w.data, w.url, "worker", "--workers", "1", "--log-level", "error")
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	w.byPID[cmd.Process.Pid] = cmd
+	return nil
+}
+
+// stop kills the processes and waits for them.
+func (w *workers) stop() error {
+	var errs []error
+	for _, cmd := range w.byPID {
+		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
+		if _, killed := errors.AsType[*exec.ExitError](cmd.Wait()); !killed {
+			errs = append(errs, errors.New("a worker ended by itself"))
+		}
+	}
+	w.byPID = nil
+	return errors.Join(errs...)
+}
+
+// killOne kills the process that works on the named file, and returns how long
+// it takes until another has taken over. It then removes the document.
+func (w *workers) killOne(ctx context.Context, d store.Driver, name string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var j *rag.Job
+	err := until(ctx, func() (bool, error) {
+		js, err := d.Jobs(ctx, store.JobFilter{Name: name})
+		if err != nil || len(js) == 0 {
+			return false, err
+		}
+		j = js[0]
+		if lifecycle.Ended(j.Stage) {
+			return false, fmt.Errorf("the job was %s before its worker could be killed", j.Stage)
+		}
+		return j.Stage == rag.Processing || j.Stage == rag.Embedding, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(j.Worker[strings.LastIndex(j.Worker, ":")+1:])
+	if err != nil {
+		return 0, fmt.Errorf("the worker's name is %q, want host:pid", j.Worker)
+	}
+	victim := w.byPID[pid]
+	if victim == nil {
+		return 0, fmt.Errorf("process %d is none of ours", pid)
+	}
+	killed := time.Now()
+	if err := victim.Process.Signal(syscall.SIGKILL); err != nil {
+		return 0, err
+	}
+	if _, ok := errors.AsType[*exec.ExitError](victim.Wait()); !ok {
+		return 0, errors.New("the worker ended before it was killed")
+	}
+	delete(w.byPID, pid)
+	var wait time.Duration
+	err = until(ctx, func() (bool, error) {
+		events, err := d.Events(ctx, j.ID)
+		for _, e := range events {
+			if e.Signal == string(lifecycle.Takeover) {
+				wait = e.At.Sub(killed)
+				return true, nil
+			}
+		}
+		return false, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("no takeover: %w", err)
+	}
+	return wait, errors.Join(d.Delete(ctx, j.DocumentID), w.start(ctx))
+}
+
+// until calls fn every few milliseconds until it is done.
+func until(ctx context.Context, fn func() (bool, error)) error {
+	for {
+		done, err := fn()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+
+	"ragprocessor/event"
+	"ragprocessor/rag"
+	"ragprocessor/runner"
+	"ragprocessor/store"
+)
+
+const queueWorkers = 32
+
+// A rate is how fast jobs were made and worked on, per second.
+type rate struct{ insert, work float64 }
+
+func throughput(ctx context.Context, b *bench, s *section) error {
+	n := b.count(6000, 300)
+	s.text("%s jobs that do nothing, made in batches before the clock starts, then worked on by %d workers in one process until the last is recorded as done. Ours pass every stage: claim, three moves, and the transaction that would store chunks. That is 6 events in the log and 5 writes of the job's row after it is made, each fenced by attempt and generation, and each confirmed by the database before the worker goes on. River's take a claim and a completion, which it writes in batches behind the worker's back, and no log. River polls every 5 ms with a fetch cooldown of 1 ms (its defaults, 1 s and 100 ms, are slower here). Both use the same server, pgx and the same SQLite driver with synchronous=FULL.",
+		thousands(int64(n)), queueWorkers)
+	var rows [][]string
+	for _, kind := range b.stores {
+		var ours, theirs, ratio, oursIn, theirsIn sample
+		for i := range b.repeats {
+			o, err := b.ourRate(ctx, kind, n)
+			if err != nil {
+				return fmt.Errorf("%s: %w", kind, err)
+			}
+			r, err := b.riverRate(ctx, kind, n)
+			if err != nil {
+				return fmt.Errorf("river on %s: %w", kind, err)
+			}
+			b.say("  %s, %d of %d: ours %s jobs/s, River %s", kind, i+1, b.repeats, number(o.work), number(r.work))
+			ours, theirs, ratio = append(ours, o.work), append(theirs, r.work), append(ratio, o.work/r.work)
+			oursIn, theirsIn = append(oursIn, o.insert), append(theirsIn, r.insert)
+		}
+		rows = append(rows, []string{kindName(kind), ours.String(), theirs.String(), "**" + ratio.String() + "**", number(5 * ours.median()), oursIn.String(), theirsIn.String()})
+	}
+	s.table([]string{"store", "ours, jobs/s", "River, jobs/s", "ratio", "ours, row and log writes/s", "made: ours/s", "made: River/s"}, rows)
+	return nil
+}
+
+func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err error) {
+	db, err := b.database(ctx, kind)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, db.drop(ctx)) }()
+	driver, err := db.open(ctx)
+	if err != nil {
+		return r, err
+	}
+	st := store.New(driver, new(event.Bus), b.log, store.Options{})
+	defer func() { err = errors.Join(err, st.Close()) }()
+	took, err := clock(func() error { return enqueueEmpty(ctx, st, n, 4) })
+	if err != nil {
+		return r, err
+	}
+	r.insert = float64(n) / took
+	run := &runner.Runner{Store: st, Do: walk, Log: b.log, Name: "bench", Workers: queueWorkers, UntilIdle: true}
+	took, err = clock(func() error {
+		run.Run(ctx)
+		return ctx.Err()
+	})
+	if err != nil {
+		return r, err
+	}
+	r.work = float64(n) / took
+	stats, err := st.Stats(ctx)
+	if err == nil && stats.ByStage[rag.Completed] != n {
+		err = fmt.Errorf("%d of %d jobs were completed", stats.ByStage[rag.Completed], n)
+	}
+	return r, err
+}
+
+// nothing is River's job.
+type nothing struct {
+	N int `json:"n"`
+}
+
+// Kind implements [river.JobArgs].
+func (nothing) Kind() string { return "nothing" }
+
+type nothingWorker struct {
+	river.WorkerDefaults[nothing]
+}
+
+// Work implements [river.Worker].
+func (nothingWorker) Work(context.Context, *river.Job[nothing]) error { return nil }
+
+func (b *bench) riverRate(ctx context.Context, kind string, n int) (r rate, err error) {
+	db, err := b.database(ctx, kind)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, db.drop(ctx)) }()
+	const open = `SELECT count(*) FROM river_job WHERE state <> 'completed'`
+	if kind == "sqlite" {
+		pool, err := sql.Open("sqlite", "file:"+db.path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=cache_size(-32768)&_txlock=immediate")
+		if err != nil {
+			return r, err
+		}
+		defer pool.Close()
+		pool.SetMaxOpenConns(1) // as River's manual says
+		return river1(ctx, riversqlite.New(pool), n, func() (left int, err error) {
+			return left, pool.QueryRowContext(ctx, open).Scan(&left)
+		})
+	}
+	cfg, err := pgxpool.ParseConfig(db.url)
+	if err != nil {
+		return r, err
+	}
+	cfg.MaxConns = 16 // as many as ours
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return r, err
+	}
+	defer pool.Close()
+	return river1(ctx, riverpgxv5.New(pool), n, func() (left int, err error) {
+		return left, pool.QueryRow(ctx, open).Scan(&left)
+	})
+}
+
+// river1 measures River on one database. left returns how many jobs are not
+// completed.
+func river1[Tx any](ctx context.Context, d riverdriver.Driver[Tx], n int, left func() (int, error)) (r rate, err error) {
+	log := slog.New(slog.DiscardHandler)
+	m, err := rivermigrate.New(d, &rivermigrate.Config{Logger: log})
+	if err != nil {
+		return r, err
+	}
+	if _, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return r, err
+	}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &nothingWorker{})
+	c, err := river.NewClient(d, &river.Config{
+		Logger: log, Workers: workers, Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: queueWorkers}},
+		FetchCooldown: time.Millisecond, FetchPollInterval: 5 * time.Millisecond,
+	})
+	if err != nil {
+		return r, err
+	}
+	took, err := clock(func() error {
+		for made := 0; made < n; {
+			var batch []river.InsertManyParams
+			for ; len(batch) < 500 && made < n; made++ {
+				batch = append(batch, river.InsertManyParams{Args: nothing{made}})
+			}
+			if _, err := c.InsertManyFast(ctx, batch); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return r, err
+	}
+	r.insert = float64(n) / took
+	took, err = clock(func() error {
+		if err := c.Start(ctx); err != nil {
+			return err
+		}
+		for {
+			open, err := left()
+			if err != nil || open == 0 {
+				return err
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
+	r.work = float64(n) / took
+	return r, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
+}
