@@ -13,40 +13,34 @@ import (
 func (d *DB) Stats(ctx context.Context) (store.Stats, error) {
 	s := store.Stats{ByStage: map[rag.Stage]int{}}
 	err := d.read(ctx, "stats", func(x *tx) error {
-		ours := 0
 		if err := x.each("SELECT stage, count(*) FROM rag_jobs GROUP BY stage", nil, func(scan func(...any) error) error {
 			var stage rag.Stage
 			var n int
 			err := scan(&stage, &n)
 			s.ByStage[stage] += n
-			ours += n
 			return err
 		}); err != nil {
 			return err
 		}
-		var jobs int
 		var first time.Time
-		if err := x.get(`SELECT (SELECT count(*) FROM document_processing_jobs), (SELECT count(*) FROM documents), (SELECT coalesce(sum(chunk_count), 0) FROM rag_documents),
+		if err := x.get(`SELECT (SELECT count(*) FROM documents), (SELECT coalesce(sum(chunk_count), 0) FROM rag_documents),
 			(SELECT count(*) FROM rag_jobs WHERE stage = 'pending' AND not_before <= ?1), (SELECT min(not_before) FROM rag_jobs WHERE stage = 'pending'),
 			(SELECT count(*) FROM rag_jobs WHERE lease_expires_at <= ?1), (SELECT bytes FROM rag_cache_size),
 			(SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)`, []any{x.now},
-			&jobs, &s.Documents, &s.Chunks, &s.Due, micros{&first}, &s.LostContact, &s.CacheBytes, &s.DatabaseBytes); err != nil {
+			&s.Documents, &s.Chunks, &s.Due, micros{&first}, &s.LostContact, &s.CacheBytes, &s.DatabaseBytes); err != nil {
 			return err
 		}
 		if s.Due > 0 {
 			s.OldestDue = time.UnixMicro(x.now).Sub(first)
 		}
-		if jobs == ours {
-			return nil
-		}
-		return x.each(`SELECT status, processing_stage, count(*) FROM document_processing_jobs p
-			WHERE NOT EXISTS (SELECT 1 FROM rag_jobs r WHERE r.id = p.id) GROUP BY 1, 2`, nil, func(scan func(...any) error) error {
-			var status, stage string
-			var n int
-			err := scan(&status, &stage, &n)
-			s.ByStage[lifecycle.ReadLegacy(status, stage)] += n
-			return err
-		})
+		return x.each(`SELECT p.status, p.processing_stage, count(*) FROM rag_legacy l JOIN document_processing_jobs p ON p.id = l.id GROUP BY 1, 2`, nil,
+			func(scan func(...any) error) error {
+				var status, stage string
+				var n int
+				err := scan(&status, &stage, &n)
+				s.ByStage[lifecycle.ReadLegacy(status, stage)] += n
+				return err
+			})
 	})
 	return s, err
 }

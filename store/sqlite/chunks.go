@@ -216,34 +216,45 @@ func (d *DB) Documents(ctx context.Context, f store.DocumentFilter) ([]store.Doc
 	if len(f.IDs) > 0 {
 		w.and("d.id"+inList, list(f.IDs))
 	}
-	if !f.Before.IsZero() {
-		w.and("d.created_at <= ? AND NOT (d.created_at = ? AND d.id >= ?)", f.Before.UnixMicro(), f.Before.UnixMicro(), f.BeforeID)
-	}
-	limit := cmp.Or(f.Limit, 100)
+	w.before("d.created_at", "d.id", f.Before, f.BeforeID)
 	name := strings.ToLower(f.Name)
 	var out []store.Document
 	err := d.read(ctx, "documents", func(x *tx) error {
-		out = nil
-		q := `SELECT d.id, d.user_id, d.gcs_bucket, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size, d.status, d.processing_error,
-			d.chunk_count, d.created_at, d.updated_at, d.processed_at, p.id, p.status, p.processing_stage, r.stage, r.scheme, r.bucket, r.name,
-			s.title, s.language, s.format, s.pages, s.meta, s.space, s.content_hash, s.generation
-			FROM documents d
-			LEFT JOIN document_processing_jobs p ON p.id = (SELECT id FROM document_processing_jobs WHERE document_id = d.id ORDER BY created_at DESC, id DESC LIMIT 1)
-			LEFT JOIN rag_jobs r ON r.id = p.id LEFT JOIN rag_documents s ON s.document_id = d.id
-			WHERE ` + w.String() + ` ORDER BY d.created_at DESC, d.id DESC`
-		return x.each(q, w.args, func(scan func(...any) error) error {
-			if len(out) >= limit {
+		var ids []string
+		if err := x.each("SELECT d.id, d.original_filename FROM documents d WHERE "+w.String()+" ORDER BY d.created_at DESC, d.id DESC", w.args, func(scan func(...any) error) error {
+			var id, filename string
+			if len(ids) >= cmp.Or(f.Limit, 100) {
 				return errStop
 			}
-			doc, err := scanDocument(scan)
-			if err == nil && strings.Contains(strings.ToLower(doc.Filename), name) {
-				out = append(out, doc)
+			err := scan(&id, &filename)
+			if strings.Contains(strings.ToLower(filename), name) {
+				ids = append(ids, id)
 			}
 			return err
-		})
+		}); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := x.each(documentQuery, []any{id}, func(scan func(...any) error) error {
+				doc, err := scanDocument(scan)
+				out = append(out, doc)
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return out, err
 }
+
+const documentQuery = `SELECT d.id, d.user_id, d.gcs_bucket, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size, d.status, d.processing_error,
+	d.chunk_count, d.created_at, d.updated_at, d.processed_at, p.id, p.status, p.processing_stage, r.stage, r.scheme, r.bucket, r.name,
+	s.title, s.language, s.format, s.pages, s.meta, s.space, s.content_hash, s.generation
+	FROM documents d
+	LEFT JOIN document_processing_jobs p ON p.id = (SELECT id FROM document_processing_jobs WHERE document_id = d.id ORDER BY created_at DESC, id DESC LIMIT 1)
+	LEFT JOIN rag_jobs r ON r.id = p.id LEFT JOIN rag_documents s ON s.document_id = d.id
+	WHERE d.id = ?`
 
 func scanDocument(scan func(...any) error) (store.Document, error) {
 	var d store.Document

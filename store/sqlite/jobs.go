@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -251,9 +252,9 @@ func (x *tx) save(r *row, retries int) error {
 func (x *tx) log(j *rag.Job, e rag.Event) error {
 	var prevSeq, prevAttempt, prevGeneration any
 	if e.Seq == 1 {
-		if err := x.exec(`INSERT INTO rag_jobs (id, document_id, user_id, scheme, bucket, name, stage, seq, attempt, attempt_limit, generation, fingerprint, not_before)
-			VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, '', ?)`,
-			j.ID, j.DocumentID, j.UserID, j.Object.Scheme, j.Object.Bucket, j.Object.Name, string(e.To), e.Generation, x.now); err != nil {
+		if err := x.exec(`INSERT INTO rag_jobs (id, document_id, user_id, scheme, bucket, name, created_at, stage, seq, attempt, attempt_limit, generation, fingerprint, not_before)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, '', ?)`,
+			j.ID, j.DocumentID, j.UserID, j.Object.Scheme, j.Object.Bucket, j.Object.Name, j.CreatedAt.UnixMicro(), string(e.To), e.Generation, x.now); err != nil {
 			return err
 		}
 	} else {
@@ -736,8 +737,43 @@ func list[T any](vs []T) string {
 
 const inList = " IN (SELECT value FROM json_each(?))"
 
-// Jobs implements [store.Driver].
-func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
+// stagesOf returns the stages in which a job can have one of the statuses.
+func stagesOf(statuses []rag.Status) (out []rag.Stage) {
+	for _, s := range lifecycle.Stages() {
+		status := lifecycle.StatusOf(s)
+		if slices.Contains(statuses, status) || s == rag.Pending && slices.Contains(statuses, rag.StatusRetry) ||
+			s == rag.Completed && slices.Contains(statuses, rag.StatusPartial) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// A listing is a way to walk jobs, the newest first. CROSS JOIN keeps SQLite
+// from walking the tables in another order.
+type listing struct {
+	from               string
+	created, id, stage string // columns
+}
+
+var (
+	byDocument = listing{`documents d CROSS JOIN document_processing_jobs p ON p.document_id = d.id LEFT JOIN rag_jobs r ON r.id = p.id`,
+		"d.created_at", "p.id", "r.stage"}
+	byStage = listing{`rag_jobs r CROSS JOIN document_processing_jobs p ON p.id = r.id CROSS JOIN documents d ON d.id = r.document_id`,
+		"r.created_at", "r.id", "r.stage"}
+	byLegacy = listing{`rag_legacy r CROSS JOIN document_processing_jobs p ON p.id = r.id CROSS JOIN documents d ON d.id = p.document_id`,
+		"d.created_at", "p.id", "NULL"}
+)
+
+// A listed is what a list needs to know of a row to choose and order it.
+type listed struct {
+	id      string
+	created int64
+}
+
+// list returns up to f.Limit of the jobs that f selects, in one of the stages if
+// there are any.
+func (x *tx) list(l listing, f store.JobFilter, stages ...rag.Stage) (out []listed, err error) {
 	var w where
 	if f.UserID != "" {
 		w.and("d.user_id = ?", f.UserID)
@@ -745,36 +781,85 @@ func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
 	if f.DocumentID != "" {
 		w.and("d.id = ?", f.DocumentID)
 	}
-	if len(f.Stages) > 0 {
-		w.and("(r.stage IS NULL OR r.stage"+inList+")", list(f.Stages))
-	}
 	if len(f.Statuses) > 0 {
 		w.and("p.status"+inList, list(f.Statuses))
 	}
-	if !f.Before.IsZero() {
-		w.and("d.created_at <= ? AND NOT (d.created_at = ? AND p.id >= ?)", f.Before.UnixMicro(), f.Before.UnixMicro(), f.BeforeID)
+	switch {
+	case len(stages) == 1 && l == byStage:
+		w.and("r.stage = ?", string(stages[0]))
+	case len(stages) > 0:
+		w.and("("+l.stage+" IS NULL OR "+l.stage+inList+")", list(stages))
 	}
-	limit := cmp.Or(f.Limit, 100)
+	w.before(l.created, l.id, f.Before, f.BeforeID)
 	name := strings.ToLower(f.Name)
+	err = x.each("SELECT p.id, "+l.created+", d.original_filename, p.status, p.processing_stage, "+l.stage+" FROM "+l.from+" WHERE "+w.String()+
+		" ORDER BY "+l.created+" DESC, "+l.id+" DESC", w.args, func(scan func(...any) error) error {
+		var r listed
+		var filename, status, publicStage string
+		var stage rag.Stage
+		if len(out) >= cmp.Or(f.Limit, 100) {
+			return errStop
+		}
+		if err := scan(&r.id, &r.created, &filename, &status, &publicStage, null[rag.Stage]{&stage}); err != nil {
+			return err
+		}
+		// What SQL cannot know: the stage of the incumbent's rows, and the case
+		// of letters beyond ASCII.
+		if stage == lifecycle.None {
+			stage = lifecycle.ReadLegacy(status, publicStage)
+		}
+		if (len(stages) == 0 || slices.Contains(stages, stage)) && strings.Contains(strings.ToLower(filename), name) {
+			out = append(out, r)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// before selects what comes after the cursor of a page, in the order of a list.
+func (w *where) before(created, id string, before time.Time, beforeID string) {
+	if !before.IsZero() {
+		w.and(fmt.Sprintf("%s <= ? AND NOT (%[1]s = ? AND %s >= ?)", created, id), before.UnixMicro(), before.UnixMicro(), beforeID)
+	}
+}
+
+// Jobs implements [store.Driver].
+func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
+	stages := slices.Compact(slices.Sorted(slices.Values(f.Stages)))
+	if len(stages) == 0 && len(f.Statuses) > 0 {
+		stages = stagesOf(f.Statuses)
+	}
 	var out []*rag.Job
 	err := d.read(ctx, "jobs", func(x *tx) error {
-		out = nil
-		q := "SELECT " + jobColumns + " FROM " + jobTables + " WHERE " + w.String() + " ORDER BY d.created_at DESC, p.id DESC"
-		return x.each(q, w.args, func(scan func(...any) error) error {
-			if len(out) >= limit {
-				return errStop
+		var all []listed
+		walk := func(l listing, stages ...rag.Stage) error {
+			rows, err := x.list(l, f, stages...)
+			all = append(all, rows...)
+			return err
+		}
+		if len(stages) == 0 || f.UserID != "" || f.DocumentID != "" {
+			if err := walk(byDocument, stages...); err != nil {
+				return err
 			}
-			r, err := x.scanJob(scan)
+		} else {
+			for _, s := range stages {
+				if err := walk(byStage, s); err != nil {
+					return err
+				}
+			}
+			if err := walk(byLegacy, stages...); err != nil {
+				return err
+			}
+		}
+		slices.SortFunc(all, func(a, b listed) int { return cmp.Or(cmp.Compare(b.created, a.created), cmp.Compare(b.id, a.id)) })
+		for _, l := range all[:min(len(all), cmp.Or(f.Limit, 100))] {
+			r, err := x.job(l.id)
 			if err != nil {
 				return err
 			}
-			// What SQL cannot know: the stage of the incumbent's rows, and the
-			// case of letters beyond ASCII.
-			if (len(f.Stages) == 0 || slices.Contains(f.Stages, r.job.Stage)) && strings.Contains(strings.ToLower(r.job.Filename), name) {
-				out = append(out, &r.job)
-			}
-			return nil
-		})
+			out = append(out, &r.job)
+		}
+		return nil
 	})
 	return out, err
 }

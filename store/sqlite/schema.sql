@@ -81,6 +81,7 @@ CREATE TABLE rag_jobs (
 	scheme              TEXT NOT NULL,
 	bucket              TEXT NOT NULL,
 	name                TEXT NOT NULL,
+	created_at          INTEGER NOT NULL, -- of the document
 	stage               TEXT NOT NULL CHECK ({{check "stage"}}),
 	seq                 INTEGER NOT NULL,
 	attempt             INTEGER NOT NULL,
@@ -107,7 +108,20 @@ CREATE INDEX rag_jobs_due_idx ON rag_jobs (user_id, not_before, id) WHERE stage 
 CREATE INDEX rag_jobs_first_due_idx ON rag_jobs (not_before) WHERE stage = 'pending';
 CREATE INDEX rag_jobs_lease_idx ON rag_jobs (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX rag_jobs_live_idx ON rag_jobs (user_id, lease_expires_at) WHERE lease_expires_at IS NOT NULL;
-CREATE INDEX rag_jobs_stage_idx ON rag_jobs (stage);
+CREATE INDEX rag_jobs_stage_idx ON rag_jobs (stage, created_at, id);
+
+-- The incumbent's jobs: those that have no row in rag_jobs.
+CREATE TABLE rag_legacy (
+	id TEXT PRIMARY KEY NOT NULL REFERENCES document_processing_jobs(id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TRIGGER rag_legacy_added AFTER INSERT ON document_processing_jobs
+BEGIN
+	INSERT INTO rag_legacy VALUES (NEW.id);
+END;
+CREATE TRIGGER rag_legacy_adopted AFTER INSERT ON rag_jobs
+BEGIN
+	DELETE FROM rag_legacy WHERE id = NEW.id;
+END;
 
 -- The log. A line must be a row of rag_transitions and go on from the line
 -- before it.
