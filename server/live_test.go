@@ -329,6 +329,7 @@ func TestLiveSlowClient(t *testing.T) {
 			w.enqueue(time.Now().String())
 			quick.until(func(e sse) bool { return e.name == "live" })
 		}
+		time.Sleep(time.Minute)
 		last := sse{}
 		for e := range slow.events { // it ends, for the server gave it up
 			last = e

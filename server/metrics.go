@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
@@ -128,16 +129,14 @@ func (m *meters) Collect(ch chan<- prometheus.Metric) {
 
 // watch counts moves until ctx ends. When an attempt ends it reads how long
 // its stages took from the job's log.
-func (m *meters) watch(ctx context.Context, s *store.Store, log *slog.Logger) {
-	sub := s.Bus().Subscribe(4096)
-	defer sub.Close()
+func (m *meters) watch(ctx context.Context, moves *event.Subscription, s *store.Store, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-sub.Ready():
+		case <-moves.Ready():
 		}
-		for _, h := range sub.Take() {
+		for _, h := range moves.Take() {
 			if h.Signal == "" {
 				continue
 			}

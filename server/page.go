@@ -486,7 +486,7 @@ func goBack(w http.ResponseWriter, r *http.Request, err error) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	to := r.PostFormValue("back")
 	// Only a page of this server: not //host, nor a form that browsers take for it.
-	if u, err := url.Parse(to); err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t") {
+	if u, err := url.Parse(to); err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/") || strings.ContainsAny(to, "\\\r\n\t") {
 		to = "/"
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)

@@ -238,7 +238,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { s.meters.watch(ctx, s.Store, s.Log) })
+	moves := s.Store.Bus().Subscribe(4096) // before the first request, so that none of its moves is missed
+	defer moves.Close()
+	wg.Go(func() { s.meters.watch(ctx, moves, s.Store, s.Log) })
 
 	down := make(chan error, 1)
 	wg.Go(func() {

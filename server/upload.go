@@ -191,9 +191,9 @@ func (s *Server) ingest(ctx context.Context, user, filename string, body io.Read
 	if err != nil {
 		return nil, "", err
 	}
-	keep := false
+	queued := false
 	defer func() {
-		if !keep {
+		if !queued {
 			// The request may have been given up; its leftovers must go all the same.
 			err = errors.Join(err, s.Uploads.Remove(context.WithoutCancel(ctx), up.Object))
 		}
@@ -217,7 +217,7 @@ func (s *Server) ingest(ctx context.Context, user, filename string, body io.Read
 	if err != nil {
 		return nil, "", err
 	}
-	keep = outcomes[0] != store.Duplicate
+	queued = true
 	return j, outcomes[0], nil
 }
 
