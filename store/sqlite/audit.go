@@ -24,8 +24,8 @@ func (d *DB) Stats(ctx context.Context) (store.Stats, error) {
 		}
 		var first time.Time
 		if err := x.get(`SELECT (SELECT count(*) FROM documents), (SELECT coalesce(sum(chunk_count), 0) FROM rag_documents),
-			(SELECT count(*) FROM rag_jobs WHERE stage = 'pending' AND not_before <= ?1), (SELECT min(not_before) FROM rag_jobs WHERE stage = 'pending'),
-			(SELECT count(*) FROM rag_jobs WHERE lease_expires_at <= ?1), (SELECT bytes FROM rag_cache_size),
+			(SELECT count(*) FROM rag_jobs INDEXED BY rag_jobs_first_due_idx WHERE not_before <= ?1), (SELECT min(not_before) FROM rag_jobs INDEXED BY rag_jobs_first_due_idx WHERE not_before IS NOT NULL),
+			(SELECT count(*) FROM rag_jobs INDEXED BY rag_jobs_lease_idx WHERE lease_expires_at <= ?1), (SELECT bytes FROM rag_cache_size),
 			(SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)`, []any{x.now},
 			&s.Documents, &s.Chunks, &s.Due, micros{&first}, &s.LostContact, &s.CacheBytes, &s.DatabaseBytes); err != nil {
 			return err
@@ -33,7 +33,7 @@ func (d *DB) Stats(ctx context.Context) (store.Stats, error) {
 		if s.Due > 0 {
 			s.OldestDue = time.UnixMicro(x.now).Sub(first)
 		}
-		return x.each(`SELECT p.status, p.processing_stage, count(*) FROM rag_legacy l JOIN document_processing_jobs p ON p.id = l.id GROUP BY 1, 2`, nil,
+		return x.each(`SELECT p.status, p.processing_stage, count(*) FROM rag_legacy l CROSS JOIN document_processing_jobs p ON p.id = l.id GROUP BY 1, 2`, nil,
 			func(scan func(...any) error) error {
 				var status, stage string
 				var n int

@@ -217,6 +217,7 @@ func (d *DB) Documents(ctx context.Context, f store.DocumentFilter) ([]store.Doc
 		w.and("d.id"+inList, list(f.IDs))
 	}
 	w.before("d.created_at", "d.id", f.Before, f.BeforeID)
+	w.named(f.Name)
 	name := strings.ToLower(f.Name)
 	var out []store.Document
 	err := d.read(ctx, "documents", func(x *tx) error {

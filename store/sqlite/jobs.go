@@ -390,8 +390,8 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	// write lock of the file.
 	var some bool
 	err := d.read(ctx, "claim", func(x *tx) error {
-		return x.get(`SELECT EXISTS (SELECT 1 FROM rag_jobs WHERE stage = 'pending' AND not_before <= ?1)
-			OR EXISTS (SELECT 1 FROM rag_jobs WHERE lease_expires_at <= ?1)`, []any{x.now}, &some)
+		return x.get(`SELECT EXISTS (SELECT 1 FROM rag_jobs INDEXED BY rag_jobs_first_due_idx WHERE not_before <= ?1)
+			OR EXISTS (SELECT 1 FROM rag_jobs INDEXED BY rag_jobs_lease_idx WHERE lease_expires_at <= ?1)`, []any{x.now}, &some)
 	})
 	if err != nil || !some {
 		return nil, err
@@ -428,7 +428,7 @@ type claimer struct {
 func (c *claimer) free(user string) (int, error) {
 	n, ok := c.live[user]
 	if !ok {
-		if err := c.get("SELECT count(*) FROM rag_jobs WHERE user_id = ? AND lease_expires_at > ?", []any{user, c.now}, &n); err != nil {
+		if err := c.get("SELECT count(*) FROM rag_jobs INDEXED BY rag_jobs_live_idx WHERE user_id = ? AND lease_expires_at > ?", []any{user, c.now}, &n); err != nil {
 			return 0, err
 		}
 		c.live[user] = n
@@ -451,7 +451,7 @@ func (x *tx) ids(q string, args ...any) (out []string, err error) {
 func (c *claimer) lost() error {
 	const page = 64
 	for skip := 0; len(c.out) < c.N; {
-		ids, err := c.ids("SELECT id FROM rag_jobs WHERE lease_expires_at <= ? ORDER BY lease_expires_at, id LIMIT ? OFFSET ?", c.now, page, skip)
+		ids, err := c.ids("SELECT id FROM rag_jobs INDEXED BY rag_jobs_lease_idx WHERE lease_expires_at <= ? ORDER BY lease_expires_at, id LIMIT ? OFFSET ?", c.now, page, skip)
 		if err != nil {
 			return err
 		}
@@ -547,13 +547,13 @@ func (c *claimer) oldest(user string, want int) ([]string, error) {
 	if err != nil || free <= 0 {
 		return nil, err
 	}
-	ids, err := c.ids("SELECT id FROM rag_jobs WHERE user_id = ? AND stage = 'pending' AND not_before <= ? ORDER BY not_before, id LIMIT ?",
+	ids, err := c.ids("SELECT id FROM rag_jobs INDEXED BY rag_jobs_due_idx WHERE user_id = ? AND not_before <= ? ORDER BY not_before, id LIMIT ?",
 		user, c.now, min(free, want))
 	if err != nil || len(ids) > 0 {
 		return ids, err
 	}
 	return nil, c.exec(`UPDATE rag_turns SET waiting = 0 WHERE user_id = ?1 AND NOT EXISTS
-		(SELECT 1 FROM rag_jobs WHERE user_id = ?1 AND stage = 'pending')`, user)
+		(SELECT 1 FROM rag_jobs WHERE user_id = ?1 AND not_before IS NOT NULL)`, user)
 }
 
 // take asks what to do with a job and does it.
@@ -791,6 +791,7 @@ func (x *tx) list(l listing, f store.JobFilter, stages ...rag.Stage) (out []list
 		w.and("("+l.stage+" IS NULL OR "+l.stage+inList+")", list(stages))
 	}
 	w.before(l.created, l.id, f.Before, f.BeforeID)
+	w.named(f.Name)
 	name := strings.ToLower(f.Name)
 	err = x.each("SELECT p.id, "+l.created+", d.original_filename, p.status, p.processing_stage, "+l.stage+" FROM "+l.from+" WHERE "+w.String()+
 		" ORDER BY "+l.created+" DESC, "+l.id+" DESC", w.args, func(scan func(...any) error) error {
@@ -820,6 +821,14 @@ func (x *tx) list(l listing, f store.JobFilter, stages ...rag.Stage) (out []list
 func (w *where) before(created, id string, before time.Time, beforeID string) {
 	if !before.IsZero() {
 		w.and(fmt.Sprintf("%s <= ? AND NOT (%[1]s = ? AND %s >= ?)", created, id), before.UnixMicro(), before.UnixMicro(), beforeID)
+	}
+}
+
+// named selects documents by a part of their name, as far as SQLite can: it
+// ignores the case of ASCII letters only, so names beyond are left to the caller.
+func (w *where) named(part string) {
+	if part != "" && !strings.ContainsFunc(part, func(r rune) bool { return r >= 0x80 }) {
+		w.and(`d.original_filename LIKE ? ESCAPE '\'`, "%"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(part)+"%")
 	}
 }
 

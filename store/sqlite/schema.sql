@@ -104,8 +104,8 @@ CREATE TABLE rag_jobs (
 	FOREIGN KEY (id, seq, stage, attempt, generation)
 		REFERENCES rag_job_events (job_id, seq, to_stage, attempt, generation) DEFERRABLE INITIALLY DEFERRED
 ) WITHOUT ROWID;
-CREATE INDEX rag_jobs_due_idx ON rag_jobs (user_id, not_before, id) WHERE stage = 'pending';
-CREATE INDEX rag_jobs_first_due_idx ON rag_jobs (not_before) WHERE stage = 'pending';
+CREATE INDEX rag_jobs_due_idx ON rag_jobs (user_id, not_before, id) WHERE not_before IS NOT NULL;
+CREATE INDEX rag_jobs_first_due_idx ON rag_jobs (not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX rag_jobs_lease_idx ON rag_jobs (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX rag_jobs_live_idx ON rag_jobs (user_id, lease_expires_at) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX rag_jobs_stage_idx ON rag_jobs (stage, created_at, id);

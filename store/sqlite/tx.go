@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -13,9 +14,10 @@ import (
 
 // A pool is a fixed set of connections.
 type pool struct {
-	db   *sql.DB
-	free chan *conn
-	size int
+	db    *sql.DB
+	turns chan struct{} // as many as there are connections
+	mu    sync.Mutex
+	free  []*conn // the one last used is used next: it remembers the most pages
 }
 
 // A conn is a connection with the statements prepared on it. It is used by one
@@ -32,9 +34,9 @@ func newPool(dsn string, size int) (*pool, error) {
 	}
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
-	p := &pool{db: db, free: make(chan *conn, size), size: size}
+	p := &pool{db: db, turns: make(chan struct{}, size)}
 	for range size {
-		p.free <- &conn{}
+		p.give(&conn{})
 	}
 	return p, nil
 }
@@ -42,31 +44,46 @@ func newPool(dsn string, size int) (*pool, error) {
 // take waits for a connection. Whoever waits longest is served first.
 func (p *pool) take(ctx context.Context) (*conn, error) {
 	select {
-	case c := <-p.free:
-		if c.c != nil {
-			return c, nil
-		}
-		var err error
-		if c.c, err = p.db.Conn(ctx); err != nil {
-			p.free <- c
-			return nil, err
-		}
-		c.stmts = map[string]*sql.Stmt{}
-		return c, nil
+	case <-p.turns:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	c := p.pop()
+	if c.c != nil {
+		return c, nil
+	}
+	var err error
+	if c.c, err = p.db.Conn(ctx); err != nil {
+		p.give(c)
+		return nil, err
+	}
+	c.stmts = map[string]*sql.Stmt{}
+	return c, nil
+}
+
+func (p *pool) pop() *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	c := p.free[last]
+	p.free = p.free[:last]
+	return c
 }
 
 // give returns a connection.
-func (p *pool) give(c *conn) { p.free <- c }
+func (p *pool) give(c *conn) {
+	p.mu.Lock()
+	p.free = append(p.free, c)
+	p.mu.Unlock()
+	p.turns <- struct{}{}
+}
 
 // close waits for every connection and closes them.
 func (p *pool) close() error {
 	var errs []error
-	for range p.size {
-		c := <-p.free
-		if c.c != nil {
+	for range cap(p.turns) {
+		<-p.turns
+		if c := p.pop(); c.c != nil {
 			errs = append(errs, c.close())
 		}
 	}
