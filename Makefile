@@ -1,0 +1,64 @@
+# `make help` lists the targets.
+#
+# `make run` and `make test` install what is missing where they can (as root on
+# Debian or Ubuntu) and say what is missing where they cannot.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+GO := $(CURDIR)/scripts/go.sh
+TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+BIN := bin/rag-processor
+DATA ?= data
+
+# The model files are kept with the data, and the tests use the same ones.
+export RAG_MODELS_DIR ?= $(abspath $(DATA))/models
+
+ASK ?= Where should a program keep temporary files that survive a reboot?
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build models ## Ingest examples/, answer a question over them, then serve the web page on loopback; ONCE=1 exits after the answer
+	@exec $(BIN) serve --data-dir $(DATA) --ingest examples --ask "$(ASK)" $(if $(ONCE),--once)
+
+.PHONY: build
+build: ## Build bin/rag-processor
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/rag-processor
+
+.PHONY: models
+models: build ## Fetch the embedding model and verify it
+	@scripts/models.sh $(BIN) --data-dir $(DATA)
+
+.PHONY: test
+test: models ## Run every test with the race detector, on a throwaway PostgreSQL, with the models and a browser
+	@scripts/install.sh gcc git chromium
+	@scripts/postgres-install.sh
+	@CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 \
+		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: check
+check: ## Check format, vet, lints, known vulnerabilities, modules and generated files
+	@scripts/check.sh
+
+.PHONY: generate
+generate: ## Write the files that are generated from the code
+	@$(GO) generate ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each parser and decoder for FUZZTIME (20s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: build models ## Measure, beside others, and write docs/benchmarks.md
+	@scripts/postgres-install.sh
+	@cd bench && $(CURDIR)/scripts/postgres-test.sh run $(GO) run . -out ../docs/benchmarks.md
+
+.PHONY: clean
+clean: ## Remove what was built, and the data of `make run`
+	@rm -rf bin .cache data
