@@ -254,6 +254,32 @@ func TestLivePushesOffTheOldest(t *testing.T) {
 	})
 }
 
+// One that left the filter is told, even while older ones fill the list up.
+func TestLiveFilterOfAFullList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bare(t)
+		open, stop := w.virtual()
+		defer stop()
+		var ids []string
+		for _, name := range []string{"a", "b", "c"} {
+			ids = append(ids, w.enqueue(name).ID)
+			time.Sleep(time.Second)
+		}
+		f := open("/api/v1/jobs/events?limit=2&stage=pending")
+		defer f.close()
+		f.until(func(e sse) bool { return e.name == "live" })
+		if _, err := w.Store.Cancel(t.Context(), ids[1], alice); err != nil {
+			t.Fatal(err)
+		}
+		f.until(func(e sse) bool {
+			if e.name == "gone" {
+				t.Fatalf("gone: %s; it is cancelled, and must be told so", e.data)
+			}
+			return e.name == "job" && strings.Contains(e.data, ids[1]) && strings.Contains(e.data, `"cancelled"`)
+		})
+	})
+}
+
 func TestLiveStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := bare(t)
@@ -263,6 +289,7 @@ func TestLiveStale(t *testing.T) {
 		f := open("/api/v1/jobs/events")
 		defer f.close()
 		last := f.until(func(e sse) bool { return e.name == "live" })
+		time.Sleep(5 * time.Second)
 		w.bad.down.Store(true)
 		stale := f.until(func(e sse) bool {
 			if e.name == "live" {
