@@ -25,7 +25,7 @@ import (
 
 var (
 	benchChunks   = flag.Int("chunks", 2000, "chunks of the largest user in the database of BenchmarkSearch")
-	benchDatabase = flag.String("database", "", "database for BenchmarkSearch; it is kept and, if it has chunks, used as it is")
+	benchDatabase = flag.String("database", "", "an existing database for BenchmarkSearch; it is kept and, if it has chunks, used as it is")
 )
 
 // A corpus makes texts whose words are distributed as in a language, and

@@ -156,7 +156,7 @@ const (
 	// maxTerms is how many stems of a query count.
 	maxTerms = 32
 	// scored is how many chunks are scored for a query at least.
-	scored = 400
+	scored = 500
 )
 
 // commonWords are the stems that stand in many chunks, from the statistics that
