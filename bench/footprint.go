@@ -38,7 +38,7 @@ func footprint(ctx context.Context, b *bench, s *section) error {
 	if err != nil {
 		return err
 	}
-	s.text("The built program (`CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\"`), run as a person runs it. Memory is what is resident (RSS), of the process and the parsers that it starts, pages that they share counted once each. The model's weights (%s MB on disk) are part of it.", number(float64(folderSize(b.models))/1e6))
+	s.text("The built program (`CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\"`), run as a person runs it. Memory is what is resident (RSS), of the process and of the parsers that it starts, added up; what they share is counted in each. The model's weights (%s MB on disk) are part of it.", number(float64(folderSize(b.models))/1e6))
 	data, err := b.dir()
 	if err != nil {
 		return err
@@ -67,11 +67,11 @@ func footprint(ctx context.Context, b *bench, s *section) error {
 }
 
 func (b *bench) footprintOn(ctx context.Context, kind string) (rows [][]string, err error) {
-	data, err := b.dir()
+	db, err := b.database(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
-	db, err := b.database(ctx, kind)
+	data, err := db.dataDir()
 	if err != nil {
 		return nil, err
 	}

@@ -277,7 +277,7 @@ func (b *bench) database(ctx context.Context, kind string) (*database, error) {
 	d := &database{kind: kind, b: b}
 	if kind == "sqlite" {
 		dir, err := b.dir()
-		d.path = filepath.Join(dir, "rag.db")
+		d.path = filepath.Join(dir, "rag.db") // as in the product's data folder
 		return d, err
 	}
 	name, err := b.cluster.create(ctx)
@@ -302,6 +302,14 @@ func (d *database) open(ctx context.Context) (store.Driver, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// dataDir returns the product's data folder for d.
+func (d *database) dataDir() (string, error) {
+	if d.kind == "sqlite" {
+		return filepath.Dir(d.path), nil
+	}
+	return d.b.dir()
 }
 
 // drop removes d.
