@@ -45,23 +45,23 @@ func statements(migration string) (string, error) {
 func (d *DB) migrate(ctx context.Context) error {
 	c, err := d.writer.take(ctx)
 	if err != nil {
-		return d.wrap("open", err)
+		return d.wrap("open database", err)
 	}
 	defer d.writer.give(c)
 	x := &tx{ctx: context.WithoutCancel(ctx), conn: c}
 	// What follows writes to the file, so look first whose it is.
 	version, err := d.checkFile(x)
 	if err != nil {
-		return d.wrap("open", err)
+		return d.wrap("open database", err)
 	}
 	if version == len(migrations) {
 		if missing, err := x.missingMoves(); err != nil || len(missing) == 0 {
-			return d.wrap("open", err)
+			return d.wrap("open database", err)
 		}
 	}
 	var mode string
 	if err := x.get("PRAGMA journal_mode = WAL", nil, &mode); err != nil {
-		return d.wrap("open", err)
+		return d.wrap("open database", err)
 	}
 	if mode != "wal" {
 		return &rag.Error{Code: "no_wal", Fault: rag.FaultSystem, Permanent: true,
@@ -69,7 +69,7 @@ func (d *DB) migrate(ctx context.Context) error {
 			Action: "Put the database on a local disk"}
 	}
 	if err := d.begin(ctx, c); err != nil {
-		return d.wrap("open", err)
+		return d.wrap("open database", err)
 	}
 	if err = d.migrateIn(x); err == nil {
 		if err = x.exec("COMMIT"); err == nil {
@@ -77,7 +77,7 @@ func (d *DB) migrate(ctx context.Context) error {
 		}
 	}
 	d.end(x.ctx, c, "ROLLBACK")
-	return d.wrap("migrate", err)
+	return d.wrap("bring the schema up to date", err)
 }
 
 func (d *DB) migrateIn(x *tx) error {

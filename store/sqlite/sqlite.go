@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -85,13 +86,13 @@ func Open(ctx context.Context, path string, opt Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	if err := touch(abs); err != nil {
+	if err := create(abs); err != nil {
 		return nil, fileError(abs, err)
 	}
 	d := &DB{opt: opt, path: abs, ranked: maxRanked}
 	if err := d.open(ctx); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("open database: %w", err)
+		return nil, err
 	}
 	return d, nil
 }
@@ -103,13 +104,17 @@ func positive[T int | time.Duration](v, otherwise T) T {
 	return v
 }
 
-// touch makes the file and its directory if they are not there, readable by
-// their owner only, and checks that the file can be written.
-func touch(path string) error {
+// create makes the file and its directory if they are not there, readable by
+// their owner only. A file that is there is not opened: closing it again would
+// take away the locks that SQLite has on it in this process.
+func create(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -122,11 +127,11 @@ func (d *DB) open(ctx context.Context) error {
 	// sleeps up to 100 ms between two looks, and loses the lock to whoever
 	// looks more often.
 	var err error
-	if d.writer, err = newPool(name+"?_pragma=busy_timeout(20)&_pragma=foreign_keys(1)&_pragma=synchronous(FULL)&_pragma=recursive_triggers(1)"+
-		"&_pragma=journal_size_limit(67108864)&_pragma=cache_size(-32768)", 1); err != nil {
+	if d.writer, err = newPool(name+"?_pragma=busy_timeout(20)&_pragma=foreign_keys(1)&_pragma=synchronous(FULL)"+
+		"&_pragma=journal_size_limit(67108864)&_pragma=cache_size(-16384)", 1); err != nil {
 		return err
 	}
-	if d.readers, err = newPool(name+"?_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-16384)", d.opt.Readers); err != nil {
+	if d.readers, err = newPool(name+"?_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-8192)", d.opt.Readers); err != nil {
 		return err
 	}
 	// Others may be opening the file too.
