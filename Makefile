@@ -19,6 +19,9 @@ export RAG_MODELS_DIR ?= $(abspath $(DATA))/models
 ASK ?= Where should a program keep temporary files that survive a reboot?
 FUZZTIME ?= 20s
 
+# The default, and the two that the tests compare with their references.
+TEST_MODELS := bge-small-en-v1.5 bge-small-en-v1.5-int8 all-minilm-l6-v2-int8
+
 .PHONY: help
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +39,9 @@ models: build ## Fetch the embedding model and verify it
 	@scripts/models.sh $(BIN) --data-dir $(DATA)
 
 .PHONY: test
-test: models ## Run every test with the race detector, on a throwaway PostgreSQL, with the models and a browser
+test: build ## Run every test with the race detector, on a throwaway PostgreSQL, with the models and a browser
 	@scripts/install.sh gcc git chromium
+	@scripts/models.sh $(BIN) --data-dir $(DATA) $(TEST_MODELS)
 	@scripts/postgres-install.sh
 	@CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 \
 		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./...
@@ -48,7 +52,8 @@ check: ## Check format, vet, lints, known vulnerabilities, modules and generated
 
 .PHONY: generate
 generate: ## Write the files that are generated from the code
-	@$(GO) generate ./...
+	@$(GO) test -count=1 -run '^TestGenerated$$' ./lifecycle -update
+	@RAG_UPDATE=1 $(GO) test -count=1 -run '^TestConfigPage$$' ./cmd/rag-processor
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser and decoder for FUZZTIME (20s)
