@@ -503,55 +503,158 @@ func TestDeadlockFree(t *testing.T) {
 	audit(t, s)
 }
 
-// TestCapAcrossProcesses lets several processes claim at once and checks that
-// no job is given twice and no user gets more leases than the cap.
-func TestCapAcrossProcesses(t *testing.T) {
-	u := migrated(t)
-	d := open(t, u)
-	t.Cleanup(func() { d.Close() })
-	s := newStore(t, d)
-	const jobs, perUser = 20, 3
-	users := []string{storetest.Alice, storetest.Bob}
-	for _, user := range users {
-		for i := range jobs {
-			enqueue(t, s, user, fmt.Sprint(i, ".txt"))
-		}
-	}
-	var mu sync.Mutex
-	taken := map[string]int{}
-	var wg sync.WaitGroup
-	for k := range 4 {
-		wg.Go(func() {
-			mine := open(t, u)
-			defer mine.Close()
-			for range 3 {
-				moved, err := mine.Claim(t.Context(), store.Claim{Worker: fmt.Sprint(k), N: 2, PerUser: perUser, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
-					return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: fmt.Sprint(k)})
-				})
-				if err != nil {
-					t.Errorf("Claim: %v", err)
+// TestClaimsAtOnce lets several processes claim at the same time and checks
+// that no job is given twice, that nobody goes empty-handed while there are
+// jobs, and that no user gets more leases than the cap.
+func TestClaimsAtOnce(t *testing.T) {
+	const workers, claims, each = 6, 3, 2
+	for _, tt := range []struct{ perUser, leases int }{
+		{100, workers * claims * each / 2}, // of each of two users
+		{3, 3},
+	} {
+		t.Run(fmt.Sprint("cap ", tt.perUser), func(t *testing.T) {
+			u := migrated(t)
+			d := open(t, u)
+			t.Cleanup(func() { d.Close() })
+			s := newStore(t, d)
+			users := []string{storetest.Alice, storetest.Bob}
+			for _, user := range users {
+				for i := range workers * claims * each {
+					enqueue(t, s, user, fmt.Sprint(i, ".txt"))
 				}
-				mu.Lock()
-				for _, m := range moved {
-					taken[m.Job.ID]++
-				}
-				mu.Unlock()
 			}
+			handles := make([]*DB, workers)
+			for k := range handles {
+				handles[k] = open(t, u)
+				t.Cleanup(func() { handles[k].Close() })
+				if err := handles[k].Ping(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var mu sync.Mutex
+			taken := map[string]int{}
+			start := make(chan struct{})
+			var wg sync.WaitGroup
+			for k, mine := range handles {
+				wg.Go(func() {
+					<-start
+					for range claims {
+						moved, err := mine.Claim(t.Context(), store.Claim{Worker: fmt.Sprint(k), N: each, PerUser: tt.perUser, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+							return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: fmt.Sprint(k)})
+						})
+						if err != nil {
+							t.Errorf("Claim: %v", err)
+						}
+						mu.Lock()
+						for _, m := range moved {
+							taken[m.Job.ID]++
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			close(start)
+			wg.Wait()
+			for id, n := range taken {
+				if n != 1 {
+					t.Errorf("job %s was claimed %d times", id, n)
+				}
+			}
+			for _, user := range users {
+				js, err := d.Jobs(t.Context(), store.JobFilter{UserID: user, Stages: []rag.Stage{rag.Downloading}})
+				if err != nil || len(js) != tt.leases {
+					t.Errorf("a user has %d leases, %v; want %d", len(js), err, tt.leases)
+				}
+			}
+			audit(t, s)
 		})
 	}
-	wg.Wait()
-	for id, n := range taken {
-		if n != 1 {
-			t.Errorf("job %s was claimed %d times", id, n)
+}
+
+// TestCapHoldsForTakeovers checks that jobs whose worker was lost wait too
+// while their user has enough that runs.
+func TestCapHoldsForTakeovers(t *testing.T) {
+	d := fresh(t)
+	s := newStore(t, d)
+	for i := range 5 {
+		enqueue(t, s, storetest.Alice, fmt.Sprint(i, ".txt"))
+	}
+	claims := func(n, perUser int) (jobs []*rag.Job) {
+		t.Helper()
+		moved, err := d.Claim(t.Context(), store.Claim{Worker: "w", N: n, PerUser: perUser, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+			on := lifecycle.Claim
+			if lifecycle.Active(j.Stage) {
+				on = lifecycle.Takeover
+			}
+			return lifecycle.Next(j, on, lifecycle.Options{Worker: "w"})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range moved {
+			jobs = append(jobs, m.Job)
+		}
+		return jobs
+	}
+	if got := claims(2, 10); len(got) != 2 {
+		t.Fatalf("claimed %d, want 2", len(got))
+	}
+	age(t, d, 2*storetest.Lease) // these two are lost
+	first := claims(1, 1)
+	if len(first) != 1 || first[0].Attempt != 2 {
+		t.Fatalf("took over %+v, want one", first)
+	}
+	if got := claims(5, 1); len(got) != 0 {
+		t.Errorf("claimed %d beyond the cap", len(got))
+	}
+	if got := claims(5, 3); len(got) != 2 || got[0].Attempt != 2 || got[1].Attempt != 1 {
+		t.Errorf("claimed %+v; want the lost job, then a waiting one", got)
+	}
+}
+
+// TestApplyChecksUnderTheLock checks the conditions of a move that its caller
+// could not know to be broken.
+func TestApplyChecksUnderTheLock(t *testing.T) {
+	d := fresh(t)
+	s := newStore(t, d)
+	j := enqueue(t, s, storetest.Alice, "a.txt")
+	a := claim(t, s, "w")
+	apply := func(on lifecycle.Signal) error {
+		t.Helper()
+		job := a.Job() // as its worker last knew it
+		tr, err := lifecycle.Next(&job, on, lifecycle.Options{Worker: "w2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := d.Apply(t.Context(), []lifecycle.Transition{tr}, storetest.Lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0].Err
+	}
+	for _, on := range []lifecycle.Signal{lifecycle.Takeover, lifecycle.Expire} {
+		if err := apply(on); !errors.Is(err, rag.ErrStale) {
+			t.Errorf("%s while the lease lives: %v, want ErrStale", on, err)
 		}
 	}
-	for _, user := range users {
-		js, err := d.Jobs(t.Context(), store.JobFilter{UserID: user, Stages: []rag.Stage{rag.Downloading}})
-		if err != nil || len(js) != perUser {
-			t.Errorf("a user has %d leases, %v; want %d", len(js), err, perUser)
+	if _, err := s.Cancel(t.Context(), j.ID, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	for _, on := range []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Retry, lifecycle.Release, lifecycle.Fail} {
+		if err := apply(on); !errors.Is(err, rag.ErrCancelRequested) {
+			t.Errorf("%s after the request to cancel: %v, want ErrCancelRequested", on, err)
 		}
 	}
-	audit(t, s)
+	age(t, d, 2*storetest.Lease)
+	if err := apply(lifecycle.Takeover); !errors.Is(err, rag.ErrCancelRequested) {
+		t.Errorf("takeover after the request to cancel: %v, want ErrCancelRequested", err)
+	}
+	if got, err := d.Job(t.Context(), j.ID); err != nil || got.Stage != rag.Downloading || got.Seq != 3 {
+		t.Errorf("%+v, %v; want nothing moved", got, err)
+	}
+	if err := apply(lifecycle.Cancel); err != nil {
+		t.Errorf("cancel: %v", err)
+	}
 }
 
 // TestFinishLeavesTheLeaseFree checks that a lease can be renewed while a
@@ -587,6 +690,10 @@ func TestFinishLeavesTheLeaseFree(t *testing.T) {
 	}
 	if _, err := s.Cancel(ctx, j.ID, "ada"); err != nil {
 		t.Errorf("Cancel beside a Finish: %v", err)
+	}
+	// The request came before the commit, so the commit must not come.
+	if out, err := move1(ctx, tx, tr, 0); err != nil || !errors.Is(out.Err, rag.ErrCancelRequested) {
+		t.Errorf("the end of the Finish: %+v, %v; want ErrCancelRequested", out, err)
 	}
 }
 
