@@ -62,7 +62,6 @@ start() {
 
 stop() {
 	local dir=$1
-	[ -d "$dir/data" ] || { say "no cluster in $dir"; return 1; }
 	(cd / && "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1) || true
 	rm -rf "$dir"
 }
@@ -77,10 +76,12 @@ start)
 	;;
 url)
 	[ $# = 1 ] || usage
+	[ -r "$1/url" ] || { say "no cluster in $1"; exit 1; }
 	cat "$1/url"
 	;;
 stop)
 	[ $# = 1 ] || usage
+	[ -d "$1/data" ] || { say "no cluster in $1"; exit 1; }
 	stop "$(cd "$1" && pwd)"
 	;;
 run)
