@@ -209,6 +209,63 @@ func TestIndexFollows(t *testing.T) {
 	}
 }
 
+// TestIndexAhead hands the index a snapshot that is older than what another
+// search has brought it to.
+func TestIndexAhead(t *testing.T) {
+	d := openTest(t, filepath.Join(t.TempDir(), "test.db"), Options{})
+	rng := rand.New(rand.NewPCG(1, 2))
+	finish(t, d, "ann", "a.txt", 1, randomResult(rng, space, 2))
+	q := store.NearestQuery{Filter: store.Filter{UserID: "ann"}, Space: space, Vector: randomVector(rng, space.Dims), N: 10}
+	if err := d.read(t.Context(), "test", func(old *tx) error {
+		if can, ok, err := d.index.sync(old, "ann", false); err != nil || !ok || can.chunks != 2 {
+			t.Errorf("sync = %v, %v, %v; want 2 chunks", can, ok, err)
+		}
+		finish(t, d, "ann", "a.txt", 2, randomResult(rng, space, 3))
+		if hits, err := d.Nearest(t.Context(), q); err != nil || len(hits) != 3 {
+			t.Errorf("%d hits after the commit, %v; want 3", len(hits), err)
+		}
+		if can, ok, err := d.index.sync(old, "ann", false); err != nil || ok {
+			t.Errorf("sync to an older snapshot = %v, %v, %v; want a refusal", can, ok, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if hits, err := d.Nearest(t.Context(), q); err != nil || len(hits) != 3 {
+		t.Errorf("%d hits, %v; want 3", len(hits), err)
+	}
+}
+
+// TestNothingIsLeft counts what is left of chunks that were replaced or deleted.
+func TestNothingIsLeft(t *testing.T) {
+	d := openTest(t, filepath.Join(t.TempDir(), "test.db"), Options{})
+	rng := rand.New(rand.NewPCG(1, 2))
+	var j *rag.Job
+	count := func(want int) {
+		t.Helper()
+		for _, table := range []string{"document_chunks", "rag_chunks", "rag_words_docsize"} {
+			var n int
+			if err := d.read(t.Context(), "test", func(x *tx) error { return x.get("SELECT count(*) FROM "+table, nil, &n) }); err != nil || n != want {
+				t.Errorf("%s has %d rows, %v; want %d", table, n, err, want)
+			}
+		}
+	}
+	for generation := range int64(5) {
+		j = finish(t, d, "ann", "a.txt", generation+1, randomResult(rng, space, 3))
+		count(3)
+	}
+	if err := d.Delete(t.Context(), j.DocumentID); err != nil {
+		t.Fatal(err)
+	}
+	count(0)
+	var documents, codes int
+	if err := d.read(t.Context(), "test", func(x *tx) error {
+		return x.get("SELECT (SELECT count(*) FROM rag_documents), (SELECT count(*) FROM rag_codes)", nil, &documents, &codes)
+	}); err != nil || documents != 0 || codes != 0 {
+		t.Errorf("%d documents and %d codes are left, %v", documents, codes, err)
+	}
+}
+
 // TestIndexReload lets the list of removals be shortened while a process is
 // behind it.
 func TestIndexReload(t *testing.T) {

@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -327,5 +328,103 @@ func TestRefusedWrite(t *testing.T) {
 	}
 	if js, err := f.d.Jobs(t.Context(), store.JobFilter{}); err != nil || len(js) != 1 {
 		t.Errorf("%d jobs after the refused write, %v; want 1", len(js), err)
+	}
+}
+
+// TestFences hands the driver transitions that were permitted when they were
+// made, but no longer are.
+func TestFences(t *testing.T) {
+	next := func(t *testing.T, f *fixture, on lifecycle.Signal, opt lifecycle.Options) lifecycle.Transition {
+		t.Helper()
+		j, err := f.d.Job(t.Context(), f.job.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := lifecycle.Next(j, on, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	for _, tt := range []struct {
+		name string
+		late func(t *testing.T, f *fixture) lifecycle.Transition
+		want error
+	}{
+		{"an older generation", func(t *testing.T, f *fixture) lifecycle.Transition {
+			late := next(t, f, lifecycle.Cancel, lifecycle.Options{})
+			f.make(t, lifecycle.Supersede, lifecycle.Options{Generation: 2}) // pending, attempt 0, as before
+			return late
+		}, rag.ErrStale},
+		{"another attempt", func(t *testing.T, f *fixture) lifecycle.Transition {
+			f.make(t, lifecycle.Claim, lifecycle.Options{})
+			late := next(t, f, lifecycle.Downloaded, lifecycle.Options{})
+			f.make(t, lifecycle.Release, lifecycle.Options{})
+			f.make(t, lifecycle.Claim, lifecycle.Options{})
+			return late
+		}, rag.ErrStale},
+		{"another stage", func(t *testing.T, f *fixture) lifecycle.Transition {
+			f.make(t, lifecycle.Claim, lifecycle.Options{})
+			late := next(t, f, lifecycle.Fail, lifecycle.Options{})
+			f.make(t, lifecycle.Downloaded, lifecycle.Options{})
+			return late
+		}, rag.ErrStale},
+		{"a lease that lives", func(t *testing.T, f *fixture) lifecycle.Transition {
+			f.make(t, lifecycle.Claim, lifecycle.Options{})
+			return next(t, f, lifecycle.Takeover, lifecycle.Options{Worker: "w2"})
+		}, rag.ErrStale},
+		{"a request to cancel", func(t *testing.T, f *fixture) lifecycle.Transition {
+			f.make(t, lifecycle.Claim, lifecycle.Options{})
+			late := next(t, f, lifecycle.Downloaded, lifecycle.Options{})
+			f.make(t, lifecycle.RequestCancel, lifecycle.Options{})
+			return late
+		}, rag.ErrCancelRequested},
+		{"a second beginning", func(t *testing.T, f *fixture) lifecycle.Transition {
+			return lifecycle.First(f.job, rag.Detail{})
+		}, rag.ErrStale},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			late := tt.late(t, f)
+			before, err := f.d.Job(t.Context(), f.job.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := f.d.Apply(t.Context(), []lifecycle.Transition{late}, time.Hour)
+			if err != nil || !errors.Is(out[0].Err, tt.want) {
+				t.Errorf("Apply = %+v, %v; want %v", out, err, tt.want)
+			}
+			after, err := f.d.Job(t.Context(), f.job.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("the job was changed (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestBeats hands the driver signs of life that are too late, or too early.
+func TestBeats(t *testing.T) {
+	f := newFixture(t)
+	beat := func(attempt int) error {
+		t.Helper()
+		out, err := f.d.Renew(t.Context(), []store.Beat{{JobID: f.job.ID, Attempt: attempt}}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	if err := beat(0); !errors.Is(err, rag.ErrStale) {
+		t.Errorf("beat for a pending job: %v, want ErrStale", err)
+	}
+	f.make(t, lifecycle.Claim, lifecycle.Options{})
+	f.make(t, lifecycle.Release, lifecycle.Options{})
+	f.make(t, lifecycle.Claim, lifecycle.Options{})
+	for attempt, want := range []error{rag.ErrStale, rag.ErrStale, nil, rag.ErrStale} {
+		if err := beat(attempt); !errors.Is(err, want) {
+			t.Errorf("beat of attempt %d during attempt 2: %v, want %v", attempt, err, want)
+		}
 	}
 }

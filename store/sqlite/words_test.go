@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -172,9 +173,10 @@ func TestFrequentWords(t *testing.T) {
 		if !tt.exact {
 			continue
 		}
+		weight := short[0].Score / all[0].Score // of each word alike
 		for i := range all {
-			if all[i].ChunkID != short[i].ChunkID {
-				t.Errorf("%s: hit %d is another if every row is ranked", tt.name, i)
+			if all[i].ChunkID != short[i].ChunkID || math.Abs(short[i].Score/all[i].Score-weight) > 1e-4 {
+				t.Errorf("%s: hit %d is %v, but %v if every row is ranked, with scores in the proportion %g", tt.name, i, short[i], all[i], weight)
 			}
 		}
 	}
