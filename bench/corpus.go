@@ -24,7 +24,8 @@ type corpus struct {
 	formats  map[string]int
 	chunks   int
 	bytes    int64
-	texts    []string // of the chunks of the originals, each once
+	texts    []string        // of the chunks of the originals, each once
+	examples map[string]bool // the names of the files that are copies of examples
 	originals,
 	files int
 }
@@ -61,7 +62,7 @@ func (b *bench) corpus(ctx context.Context) (*corpus, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &corpus{dir: filepath.Join(dir, "files"), cacheDir: filepath.Join(dir, "parse-cache"), formats: map[string]int{}}
+	c := &corpus{dir: filepath.Join(dir, "files"), cacheDir: filepath.Join(dir, "parse-cache"), formats: map[string]int{}, examples: map[string]bool{}}
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (b *bench) corpus(ctx context.Context) (*corpus, error) {
 		return nil, fmt.Errorf("no file in %s and parse/testdata can be parsed", filepath.Join(b.root, "examples"))
 	}
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(order), func(i, k int) { order[i], order[k] = order[k], order[i] })
-	maxFiles, maxChunks := b.count(260, 20), b.count(2400, 100)
+	maxFiles, maxChunks := b.count(260, 20), b.count(1600, 100)
 	for round := 0; c.files < maxFiles; round++ {
 		before := c.files
 		if round == 1 {
@@ -104,6 +105,9 @@ func (b *bench) corpus(ctx context.Context) (*corpus, error) {
 			name := fmt.Sprintf("%03d-%02d-%s", (c.files*101)%997, round, filepath.Base(paths[i]))
 			if err := os.WriteFile(filepath.Join(c.dir, name), data, 0o600); err != nil {
 				return nil, err
+			}
+			if filepath.Dir(paths[i]) == filepath.Join(b.root, "examples") {
+				c.examples[name] = true
 			}
 			c.files++
 			c.chunks += len(chunks[i])

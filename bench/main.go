@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -97,6 +98,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	stores := fs.String("stores", "sqlite,postgres", "`databases` to measure")
 	models := fs.String("models", os.Getenv("RAG_MODELS_DIR"), "`folder` of model files; missing ones are fetched (default: RAG_MODELS_DIR, or the product's own)")
 	tmp := fs.String("work", "", "`folder` in which to make a folder for databases and files; it should be on the disk that is to be measured (default: the system's)")
+	profile := fs.String("cpuprofile", "", "`file` to write a CPU profile of this process to")
 	verbose := fs.Bool("v", false, "print the product's log")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -152,6 +154,17 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.model.Close()) }()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	preface, err := b.preface(ctx)
 	if err != nil {
 		return err

@@ -24,15 +24,20 @@ import (
 const queueWorkers = 32
 
 // A rate is how fast jobs were made and worked on, per second.
-type rate struct{ insert, work float64 }
+type rate struct {
+	insert, work float64
+	calls        string // how ours went about it
+}
 
 func throughput(ctx context.Context, b *bench, s *section) error {
 	n := b.count(6000, 300)
 	s.text("%s jobs that do nothing, made in batches before the clock starts, then worked on by %d workers in one process until the last is recorded as done. Ours pass every stage: claim, three moves, and the transaction that would store chunks. That is 6 events in the log and 5 writes of the job's row after it is made, each fenced by attempt and generation, and each confirmed by the database before the worker goes on. River's take a claim and a completion, which it writes in batches behind the worker's back, and no log. River polls every 5 ms with a fetch cooldown of 1 ms (its defaults, 1 s and 100 ms, are slower here). Both use the same server, pgx and the same SQLite driver with synchronous=FULL.",
 		thousands(int64(n)), queueWorkers)
 	var rows [][]string
+	var notes []string
 	for _, kind := range b.stores {
 		var ours, theirs, ratio, oursIn, theirsIn sample
+		var calls string
 		for i := range b.repeats {
 			o, err := b.ourRate(ctx, kind, n)
 			if err != nil {
@@ -43,12 +48,15 @@ func throughput(ctx context.Context, b *bench, s *section) error {
 				return fmt.Errorf("river on %s: %w", kind, err)
 			}
 			b.say("  %s, %d of %d: ours %s jobs/s, River %s", kind, i+1, b.repeats, number(o.work), number(r.work))
+			calls = o.calls
 			ours, theirs, ratio = append(ours, o.work), append(theirs, r.work), append(ratio, o.work/r.work)
 			oursIn, theirsIn = append(oursIn, o.insert), append(theirsIn, r.insert)
 		}
+		notes = append(notes, "Ours on "+kindName(kind)+", last repeat: "+calls+".")
 		rows = append(rows, []string{kindName(kind), ours.String(), theirs.String(), "**" + ratio.String() + "**", number(5 * ours.median()), oursIn.String(), theirsIn.String()})
 	}
 	s.table([]string{"store", "ours, jobs/s", "River, jobs/s", "ratio", "ours, row and log writes/s", "made: ours/s", "made: River/s"}, rows)
+	s.list(notes...)
 	return nil
 }
 
@@ -62,7 +70,8 @@ func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err er
 	if err != nil {
 		return r, err
 	}
-	st := store.New(driver, new(event.Bus), b.log, store.Options{})
+	t := &timed{Driver: driver}
+	st := store.New(t, new(event.Bus), b.log, store.Options{})
 	defer func() { err = errors.Join(err, st.Close()) }()
 	took, err := clock(func() error { return enqueueEmpty(ctx, st, n, 4) })
 	if err != nil {
@@ -78,6 +87,7 @@ func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err er
 		return r, err
 	}
 	r.work = float64(n) / took
+	r.calls = fmt.Sprintf("claims: %s; moves: %s; ends: %s", &t.claims, &t.applies, &t.finish)
 	stats, err := st.Stats(ctx)
 	if err == nil && stats.ByStage[rag.Completed] != n {
 		err = fmt.Errorf("%d of %d jobs were completed", stats.ByStage[rag.Completed], n)

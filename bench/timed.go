@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ func (u *uncached) CachePut(ctx context.Context, kind string, values map[[32]byt
 
 // A jobTime is what one job waited for the database.
 type jobTime struct {
+	file   string
 	claim  time.Duration
 	stages time.Duration // for its stage writes between the claim and the end
 	finish time.Duration
@@ -56,10 +58,28 @@ type jobTime struct {
 // timed is a driver that measures what each job waits for it.
 type timed struct {
 	store.Driver
-	mu    sync.Mutex
-	jobs  map[string]*jobTime
-	renew time.Duration // of all jobs; nobody waits for it
-	cache time.Duration // of all jobs
+	mu                      sync.Mutex
+	jobs                    map[string]*jobTime
+	claims, applies, finish calls
+	renew                   time.Duration // of all jobs; nobody waits for it
+	cache                   time.Duration // of all jobs
+}
+
+// calls counts the calls of one method, what they moved and how long they took.
+type calls struct {
+	n, moved int
+	took     time.Duration
+}
+
+func (c *calls) add(moved int, took time.Duration) {
+	c.n++
+	c.moved += moved
+	c.took += took
+}
+
+// String tells the calls as the report does.
+func (c *calls) String() string {
+	return fmt.Sprintf("%s calls with %s jobs each, %s ms a call", thousands(int64(c.n)), number(float64(c.moved)/float64(c.n)), number(milliseconds(c.took)/float64(c.n)))
 }
 
 func (t *timed) job(id string) *jobTime {
@@ -79,6 +99,7 @@ func (t *timed) Claim(ctx context.Context, c store.Claim, decide store.Decide) (
 	took := time.Since(start)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.claims.add(len(moved), took)
 	for _, m := range moved {
 		t.job(m.Job.ID).claim += took
 	}
@@ -103,6 +124,7 @@ func (t *timed) Apply(ctx context.Context, ts []lifecycle.Transition, lease time
 	took := time.Since(start)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.applies.add(len(ts), took)
 	for _, tr := range ts {
 		t.job(tr.Job()).stages += took
 	}
@@ -116,6 +138,7 @@ func (t *timed) Finish(ctx context.Context, tr lifecycle.Transition, r *store.Re
 	took := time.Since(start)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.finish.add(1, took)
 	j := t.job(tr.Job())
 	j.finish += took
 	j.chunks = len(r.Chunks)
@@ -152,7 +175,9 @@ func (t *timed) do(fn func(context.Context, *store.Attempt) error) func(context.
 		took := time.Since(start)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.job(a.Job().ID).whole += took
+		j := t.job(a.Job().ID)
+		j.file = a.Job().Filename
+		j.whole += took
 		return err
 	}
 }
