@@ -205,6 +205,12 @@ func TestIndexFollows(t *testing.T) {
 					t.Fatalf("step %d, process %d, user %s: nearest chunks (-want +got):\n%s", step, i, user, diff)
 				}
 			}
+			var sets, chunks int
+			if err := d.read(t.Context(), "test", func(x *tx) error {
+				return x.get("SELECT count(*), coalesce(sum(chunk_count), 0) FROM rag_documents WHERE chunk_count > 0", nil, &sets, &chunks)
+			}); err != nil || len(d.index.sets) != sets || d.index.chunks != chunks {
+				t.Fatalf("step %d, process %d: the index has %d documents and %d chunks, %v; want %d and %d", step, i, len(d.index.sets), d.index.chunks, err, sets, chunks)
+			}
 		}
 	}
 }

@@ -428,3 +428,47 @@ func TestBeats(t *testing.T) {
 		}
 	}
 }
+
+// TestTakeoverKeepsCap looks for lost jobs of a user who may have no more, who
+// must not keep others' from being found.
+func TestTakeoverKeepsCap(t *testing.T) {
+	f := newFixture(t)
+	for i := range 100 {
+		if err := enqueue(t.Context(), f.d, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim := func(n, perUser int) []store.Moved {
+		t.Helper()
+		moved, err := f.d.Claim(t.Context(), store.Claim{Worker: "w", N: n, PerUser: perUser, Lease: time.Hour}, func(j *rag.Job) (lifecycle.Transition, error) {
+			on := lifecycle.Claim
+			if lifecycle.Active(j.Stage) {
+				on = lifecycle.Takeover
+			}
+			return lifecycle.Next(j, on, lifecycle.Options{Worker: "w"})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return moved
+	}
+	if got := len(claim(1000, 1000)); got != 101 {
+		t.Fatalf("claimed %d jobs, want 101", got)
+	}
+	other := storetest.NewJob(storetest.Bob, "b.txt")
+	other.ID, other.DocumentID = uid(), uid()
+	if _, err := f.d.Enqueue(t.Context(), []*rag.Job{other}, first); err != nil {
+		t.Fatal(err)
+	}
+	claim(1, 1000)
+	age(t, f.db, 2*time.Hour)
+	must(t, f.db, "UPDATE rag_jobs SET lease_expires_at = lease_expires_at + 1 WHERE id = ?", other.ID) // the last of the lost
+	must(t, f.db, "UPDATE rag_jobs SET lease_expires_at = lease_expires_at + ? WHERE id = ?", 4*time.Hour.Microseconds(), f.job.ID)
+	moved := claim(5, 1)
+	if len(moved) != 1 || moved[0].Job.UserID != storetest.Bob {
+		t.Errorf("took over %d jobs, want the one of the user who has none", len(moved))
+	}
+	if got := len(claim(5, 3)); got != 2 {
+		t.Errorf("took over %d more jobs of a user who has one and may have three, want 2", got)
+	}
+}

@@ -159,7 +159,8 @@ func TestFrequentWords(t *testing.T) {
 	}{
 		{"rare", "w5", true},
 		{"rare and frequent", "every w0 w5 w4", true},
-		{"rare and middling", "w1 w2 w5", true},
+		{"rare and middling", "w1 w2 w4", true},
+		{"one of each", "every w1 w4 w0 unknown", true},
 		{"nothing rare", "w1 w2", false},
 		{"one frequent", "w1", false},
 		{"everywhere", "every w0", false},
