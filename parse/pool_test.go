@@ -62,7 +62,7 @@ func misbehave(_ context.Context, in *Input) (*rag.Document, error) {
 	switch verb {
 	case "hang":
 		in.Progress("laps", 1, 1)
-		for {
+		for { //nolint:staticcheck // a loop that burns is what is wanted
 		}
 	case "sleep":
 		in.Progress("laps", 1, 1)

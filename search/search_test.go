@@ -3,7 +3,6 @@ package search_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func ingest(t *testing.T, s *store.Store, name string, texts ...string) {
 }
 
 func open(t *testing.T) *store.Store {
-	s := store.New(memory.New(), new(event.Bus), slog.New(slog.NewTextHandler(io.Discard, nil)), store.Options{})
+	s := store.New(memory.New(), new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
 	t.Cleanup(func() { s.Close() })
 	ingest(t, s, "animals.txt",
 		"The quick brown fox jumps over the lazy dog.",

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +118,11 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	shown := func(selector string) chromedp.Action { return chromedp.WaitVisible(selector, chromedp.ByQuery) }
+	// The live stream may put a new element in the place of one that was just
+	// found, so that one is found and clicked in one step.
+	press := func(selector string) chromedp.Action {
+		return chromedp.Evaluate("document.querySelector("+strconv.Quote(selector)+").click()", nil)
+	}
 	file := filepath.Join(t.TempDir(), "Harbour works.md")
 	if err := os.WriteFile(file, []byte("# The harbour\n\nIt was deepened in 1962.\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -151,17 +157,17 @@ func TestBrowser(t *testing.T) {
 		t.Error("the page was loaded again")
 	}
 
-	run("retry", chromedp.Click(`article button.primary`, chromedp.ByQuery), shown(`#live[data-state=live]`), shown(`article[data-stage=pending]`))
+	run("retry", press(`article button.primary`), shown(`#live[data-state=live]`), shown(`article[data-stage=pending]`))
 	a = w.claim()
 	w.advance(a, lifecycle.Downloaded, lifecycle.Processed)
-	run("cancel", shown(`article[data-stage=embedding]`), chromedp.Click(`.actions button`, chromedp.ByQuery), shown(`article .steps .held`))
+	run("cancel", shown(`article[data-stage=embedding]`), press(`.actions button`), shown(`article .steps .held`))
 	if err := w.Store.Beat(t.Context(), []*store.Attempt{a}, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.AcknowledgeCancel(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	run("cancelled", shown(`article[data-stage=cancelled]`), chromedp.Click(`article button.primary`, chromedp.ByQuery), shown(`article[data-stage=pending]`))
+	run("cancelled", shown(`article[data-stage=cancelled]`), press(`article button.primary`), shown(`article[data-stage=pending]`))
 	w.work("The harbour was deepened in 1962.", "Ships of all sizes may enter it.")
 	run("completed", shown(`article[data-stage=completed] .steps li.done:last-child`))
 	gallery(w)
@@ -176,7 +182,7 @@ func TestBrowser(t *testing.T) {
 	}
 	shoot(t, ctx, "search")
 
-	run("one job", chromedp.Navigate(w.url), chromedp.Click(`article[data-name="Harbour works.md"] h3 a`, chromedp.ByQuery), shown(`.timeline`), shown(`#live[data-state=live]`))
+	run("one job", chromedp.Navigate(w.url), shown(`article[data-name="Harbour works.md"]`), press(`article[data-name="Harbour works.md"] h3 a`), shown(`.timeline`), shown(`#live[data-state=live]`))
 	shoot(t, ctx, "job")
 	run("chunks", chromedp.Click(`a[id^=chunks-]`, chromedp.ByQuery), shown(`#chunks .chunk`))
 	shoot(t, ctx, "chunks")

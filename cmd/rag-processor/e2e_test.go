@@ -5,9 +5,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -577,20 +575,4 @@ func openPostgres(t *testing.T, _ string) ([]string, store.Driver, func(context.
 			return s, err
 		})
 	}
-}
-
-// leftovers returns what stopped processes left in the work folder.
-func leftovers(t *testing.T, dir string) []string {
-	t.Helper()
-	var out []string
-	err := filepath.WalkDir(filepath.Join(dir, "work"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && d.Name() != ".lock" {
-			out = append(out, path)
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	return out
 }

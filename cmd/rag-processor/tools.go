@@ -190,8 +190,8 @@ func (a *app) doctorStore(ctx context.Context, tell func(bool, string, string, .
 	if s.Due > 0 && s.OldestDue > time.Minute {
 		tell(false, "jobs", "%d are waiting, one for %s; start a worker: rag-processor worker", s.Due, s.OldestDue.Round(time.Second))
 	}
-	n, bad := 0, 0
-	n, err = a.store.Audit(ctx, func(store.Violation) { bad++ })
+	bad := 0
+	n, err := a.store.Audit(ctx, func(store.Violation) { bad++ })
 	switch {
 	case err != nil:
 		tell(false, "audit", "%v", err)

@@ -214,14 +214,6 @@ func clean(s string) string {
 	return strings.ReplaceAll(s, "\x00", "\uFFFD")
 }
 
-// when returns t, or nil for the zero time.
-func when(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // at returns the time that t holds, in UTC, or the zero time.
 func at(t *time.Time) time.Time {
 	if t == nil {

@@ -284,7 +284,7 @@ func (d *DB) Match(ctx context.Context, m store.MatchQuery) ([]store.Hit, error)
 		}
 	}
 	if len(found) < m.N && len(rare) < len(stems) {
-		if full, err = look(stems, " | "); err != nil {
+		if _, err = look(stems, " | "); err != nil {
 			return nil, err
 		}
 	}

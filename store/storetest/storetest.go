@@ -4,7 +4,6 @@ package storetest
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -113,7 +112,7 @@ type world struct {
 }
 
 func (w *world) store(d store.Driver) *store.Store {
-	return store.New(d, new(event.Bus), slog.New(slog.NewTextHandler(io.Discard, nil)), store.Options{Lease: Lease})
+	return store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{Lease: Lease})
 }
 
 // The suite's users.
@@ -489,7 +488,7 @@ func testFairness(t *testing.T, w *world) {
 }
 
 func testCapPerUser(t *testing.T, w *world) {
-	s := store.New(w.Driver, new(event.Bus), slog.New(slog.NewTextHandler(io.Discard, nil)), store.Options{Lease: Lease, PerUser: 2})
+	s := store.New(w.Driver, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{Lease: Lease, PerUser: 2})
 	for i := range 5 {
 		w.enqueue(Alice, fmt.Sprint(i, ".txt"))
 	}
