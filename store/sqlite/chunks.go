@@ -249,7 +249,7 @@ func (d *DB) Documents(ctx context.Context, f store.DocumentFilter) ([]store.Doc
 	return out, err
 }
 
-const documentQuery = `SELECT d.id, d.user_id, d.gcs_bucket, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size, d.status, d.processing_error,
+const documentQuery = `SELECT d.id, d.user_id, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size, d.status, d.processing_error,
 	d.chunk_count, d.created_at, d.updated_at, d.processed_at, p.id, p.status, p.processing_stage, r.stage, r.scheme, r.bucket, r.name,
 	s.title, s.language, s.format, s.pages, s.meta, s.space, s.content_hash, s.generation
 	FROM documents d
@@ -259,9 +259,9 @@ const documentQuery = `SELECT d.id, d.user_id, d.gcs_bucket, d.gcs_path, d.origi
 
 func scanDocument(scan func(...any) error) (store.Document, error) {
 	var d store.Document
-	var bucket, uri, message, status, publicStage string
+	var uri, message, status, publicStage string
 	var stage rag.Stage
-	if err := scan(&d.ID, &d.UserID, &bucket, &uri, &d.Filename, &d.ContentType, &d.Category, &d.Size, &d.Status, null[string]{&message},
+	if err := scan(&d.ID, &d.UserID, &uri, &d.Filename, &d.ContentType, &d.Category, &d.Size, &d.Status, null[string]{&message},
 		null[int]{&d.ChunkCount}, micros{&d.CreatedAt}, micros{&d.UpdatedAt}, micros{&d.ProcessedAt}, null[string]{&d.JobID}, null[string]{&status}, null[string]{&publicStage},
 		null[rag.Stage]{&stage}, null[string]{&d.Object.Scheme}, null[string]{&d.Object.Bucket}, null[string]{&d.Object.Name},
 		null[string]{&d.Title}, null[string]{&d.Language}, null[string]{&d.Format}, null[int]{&d.Pages}, object[map[string]string]{&d.Meta}, null[string]{&d.Space},
@@ -278,7 +278,7 @@ func scanDocument(scan func(...any) error) (store.Document, error) {
 		d.Stage = lifecycle.ReadLegacy(status, publicStage)
 	}
 	if stage == lifecycle.None {
-		d.Object = legacyObject(bucket, uri)
+		d.Object = legacyObject(uri)
 	}
 	if lifecycle.Ended(d.Stage) {
 		d.Error = message

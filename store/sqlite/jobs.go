@@ -84,7 +84,7 @@ func (n null[T]) Scan(v any) error {
 	return nil
 }
 
-const jobColumns = `p.id, p.document_id, d.user_id, d.gcs_bucket, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size,
+const jobColumns = `p.id, p.document_id, d.user_id, d.gcs_path, d.original_filename, d.mime_type, d.file_category, d.file_size,
 	p.status, p.processing_stage, p.error_message, p.processing_started_at, p.completed_at, p.updated_at,
 	d.status, d.processing_error, d.chunk_count, d.created_at, d.processed_at,
 	r.scheme, r.bucket, r.name, r.stage, r.seq, r.attempt, r.attempt_limit, r.generation, r.fingerprint, r.not_before, r.worker,
@@ -97,11 +97,11 @@ const jobTables = `document_processing_jobs p JOIN documents d ON d.id = p.docum
 // scanJob reads jobColumns.
 func (x *tx) scanJob(scan func(...any) error) (*row, error) {
 	var r row
-	var bucket, uri, message string
+	var uri, message string
 	var key int64
 	var stage rag.Stage
 	j := &r.job
-	err := scan(&j.ID, &j.DocumentID, &j.UserID, &bucket, &uri, &j.Filename, &j.ContentType, &j.Category, &j.Size,
+	err := scan(&j.ID, &j.DocumentID, &j.UserID, &uri, &j.Filename, &j.ContentType, &j.Category, &j.Size,
 		&r.publicStatus, &r.publicStage, null[string]{&message}, micros{&j.StartedAt}, micros{&j.CompletedAt}, micros{&j.UpdatedAt},
 		&r.documentStatus, null[string]{&r.documentError}, null[int]{&r.documentChunks}, micros{&j.CreatedAt}, micros{&r.processed},
 		null[string]{&j.Object.Scheme}, null[string]{&j.Object.Bucket}, null[string]{&j.Object.Name}, null[rag.Stage]{&stage}, null[int64]{&j.Seq},
@@ -115,7 +115,7 @@ func (x *tx) scanJob(scan func(...any) error) (*row, error) {
 	j.Status, j.ChunkCount = rag.Status(r.publicStatus), r.documentChunks
 	if j.Stage = stage; stage == lifecycle.None {
 		j.Legacy, j.LegacyStage, j.Stage = true, r.publicStage, lifecycle.ReadLegacy(r.publicStatus, r.publicStage)
-		j.Object = legacyObject(bucket, uri)
+		j.Object = legacyObject(uri)
 		if message = cmp.Or(message, r.documentError); message != "" && j.Stage == rag.Failed {
 			j.Failure = &rag.Failure{Stage: rag.Processing, Code: "recorded_earlier", Reason: message, Fault: rag.FaultSystem,
 				Action: "Retry the job", Final: true}
@@ -125,10 +125,11 @@ func (x *tx) scanJob(scan func(...any) error) (*row, error) {
 	return &r, nil
 }
 
-// legacyObject reads the columns gcs_bucket and gcs_path of the incumbent.
-func legacyObject(bucket, uri string) rag.Object {
+// legacyObject reads the column gcs_path of the incumbent.
+func legacyObject(uri string) rag.Object {
 	scheme, rest, _ := strings.Cut(uri, "://")
-	return rag.Object{Scheme: scheme, Bucket: bucket, Name: strings.TrimPrefix(strings.TrimPrefix(rest, bucket), "/")}
+	bucket, name, _ := strings.Cut(rest, "/")
+	return rag.Object{Scheme: scheme, Bucket: bucket, Name: name}
 }
 
 // job returns the job with the given ID, or sql.ErrNoRows.
