@@ -105,14 +105,15 @@ func hash(s string) uint64 {
 
 // How words are ranked. FTS5 computes BM25 for every row that an expression
 // matches, at about 1 µs a row, so a word that is in every other chunk would
-// make a search slow, though it says next to nothing. Hence:
+// make a search slow, though it says next to nothing. If a query matches more
+// than maxRanked rows:
 //
-//   - Words in more than half of the chunks are left out if there are others.
+//   - Words in more than half of all chunks are left out if there are others.
 //     FTS5 gives them no weight anyway.
-//   - If the rest match more than maxRanked rows, only chunks with one of the
-//     rarer words are ranked. They are ranked by all of them.
-//   - If even the rarest word is in more chunks than that, those with all of
-//     the words are ranked, or the newest.
+//   - Of the chunks with the other words, those with one of the rarer are
+//     ranked, by all of the words; if even the rarest is in too many, those with
+//     all of them.
+//   - If that gives too few, the newest of the others follow, then the rest.
 const maxRanked = 15_000
 
 // A word is a word of a query with the number of chunks that it is in.
@@ -121,8 +122,9 @@ type word struct {
 	chunks int
 }
 
-// frequencies remembers in how many chunks words are, since counting the
-// frequent ones takes longer than a search may.
+// frequencies remembers in how many chunks the frequent words are, since
+// counting them takes longer than a search may. It is never asked whether a word
+// is there at all: a search finds what was committed just before.
 type frequencies struct {
 	mu    sync.Mutex
 	words map[string]frequency
@@ -130,11 +132,14 @@ type frequencies struct {
 
 type frequency struct{ chunks, of int }
 
-// maxFrequencies bounds the memory.
-const maxFrequencies = 20_000
+const (
+	minFrequency   = 1000   // below this, counting takes no time
+	maxFrequencies = 20_000 // words remembered
+)
 
-// frequency returns in how many of the total chunks a phrase is. It may be as
-// old as the last time that the number of chunks had changed by a tenth.
+// frequency returns in how many of the total chunks a phrase is. If it is large
+// it may be as old as the last time that the number of chunks had changed by a
+// tenth.
 func (d *DB) frequency(x *tx, phrase string, total int) (int, error) {
 	d.frequent.mu.Lock()
 	f, ok := d.frequent.words[phrase]
@@ -145,6 +150,9 @@ func (d *DB) frequency(x *tx, phrase string, total int) (int, error) {
 	f.of = total
 	if err := x.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{"text : " + phrase}, &f.chunks); err != nil {
 		return 0, err
+	}
+	if f.chunks < minFrequency {
+		return f.chunks, nil
 	}
 	d.frequent.mu.Lock()
 	defer d.frequent.mu.Unlock()
@@ -236,41 +244,55 @@ func join(ws []word, by string) string {
 func (m *matcher) match() ([]scored, error) {
 	slices.SortStableFunc(m.words, func(a, b word) int { return cmp.Compare(a.chunks, b.chunks) })
 	ws := m.words
-	for len(ws) > 1 && 2*ws[len(ws)-1].chunks > m.all {
+	for sum(m.words) > m.most && len(ws) > 1 && 2*ws[len(ws)-1].chunks > m.all {
 		ws = ws[:len(ws)-1]
 	}
 	if sum(ws) <= m.most || m.mine <= m.most && m.scope != "" {
 		return m.rank(or(ws), 0)
 	}
-	rare := ws[:1]
-	for len(rare) < len(ws) && sum(ws[:len(rare)+1]) <= m.most {
-		rare = ws[:len(rare)+1]
+	n := 1
+	for n < len(ws) && sum(ws[:n+1]) <= m.most {
+		n++
 	}
-	if sum(rare) <= m.most {
-		// Each word stands in this twice, so that it has the weight of the others.
-		best, err := m.rank("("+or(rare)+") AND ("+or(ws)+" OR "+or(ws[len(rare):])+")", 0)
-		if err != nil || len(best) == m.n {
-			return best, err
+	var best []scored
+	var err error
+	if rare, others := ws[:n], ws[n:]; sum(rare) <= m.most {
+		// Each word stands in this twice, so that all keep their weight.
+		best, err = m.rank("("+or(rare)+") AND ("+or(ws)+" OR "+or(others)+")", 0)
+		for i := range best {
+			best[i].score /= 2
 		}
-		return m.rank(or(ws), 0) // too few: then all that match
-	}
-	if len(ws) > 1 {
+	} else if len(ws) > 1 {
 		var both int
 		e := join(ws, " AND ")
-		if err := m.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{m.expr(e)}, &both); err != nil {
-			return nil, err
-		}
-		if both <= m.most {
-			if best, err := m.rank(e, 0); err != nil || len(best) == m.n {
-				return best, err
-			}
+		if err = m.get("SELECT count(*) FROM rag_words WHERE rag_words MATCH ?", []any{m.expr(e)}, &both); err == nil && both <= m.most {
+			best, err = m.rank(e, 0)
 		}
 	}
-	best, err := m.rank(or(ws), m.newest(m.most*m.all/rare[0].chunks))
-	if err != nil || len(best) == m.n {
-		return best, err
+	for _, after := range []int64{m.newest(m.most * m.all / sum(ws)), 0} {
+		if err != nil || len(best) == m.n {
+			break
+		}
+		var more []scored
+		more, err = m.rank(or(ws), after)
+		best = m.merge(best, more)
 	}
-	return m.rank(or(ws), 0)
+	return best, err
+}
+
+// merge adds to best those of more that are not in it, up to m.n.
+func (m *matcher) merge(best, more []scored) []scored {
+	in := map[int64]bool{}
+	for _, s := range best {
+		in[s.n] = true
+	}
+	for _, s := range more {
+		if !in[s.n] && len(best) < m.n {
+			best = append(best, s)
+		}
+	}
+	slices.SortFunc(best, better)
+	return best
 }
 
 func sum(ws []word) (n int) {
