@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -48,7 +47,7 @@ func run(t *testing.T, test func(w *world)) {
 	})
 }
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 func (w *world) store(d store.Driver) *store.Store {
 	return store.New(d, new(event.Bus), quiet, store.Options{Lease: lease})

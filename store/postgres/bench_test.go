@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -100,7 +99,7 @@ func (c *corpus) vector() rag.Vector {
 // fill adds n chunks of user, and half as many again of two others, 50 to a
 // document.
 func fill(b *testing.B, d *DB, c *corpus, space rag.Space, n int) {
-	s := store.New(d, new(event.Bus), slog.New(slog.NewTextHandler(io.Discard, nil)), store.Options{})
+	s := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
 	exec(b, d, `DROP INDEX public.document_chunks_text_embedding_idx`)
 	for k := range (n + n/2) / 50 {
 		user := storetest.Alice

@@ -32,7 +32,7 @@ import (
 func newStore(t *testing.T, d *DB) *store.Store {
 	t.Helper()
 	s := store.New(storetest.WithFaults(d, func(int, string) storetest.Fault { return storetest.Works }), new(event.Bus),
-		slog.New(slog.NewTextHandler(io.Discard, nil)), store.Options{Lease: storetest.Lease})
+		slog.New(slog.DiscardHandler), store.Options{Lease: storetest.Lease})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
