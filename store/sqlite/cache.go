@@ -2,11 +2,8 @@ package sqlite
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"time"
-
-	"ragprocessor/store"
 )
 
 // A touched remembers which values of the cache were used, until the next write
@@ -32,6 +29,12 @@ func (u *touched) add(rows []int64) {
 	}
 }
 
+func (u *touched) any() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.rows) > 0
+}
+
 func (u *touched) take() map[int64]struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -53,7 +56,7 @@ func (d *DB) recordUsed(x *tx) error {
 // flushUsed records the last uses before the database is closed. It is no harm
 // if it cannot.
 func (d *DB) flushUsed() {
-	if d.used.rows == nil {
+	if !d.used.any() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -95,7 +98,7 @@ func (d *DB) CachePut(ctx context.Context, kind string, values map[[32]byte][]by
 		if err := d.recordUsed(x); err != nil {
 			return err
 		}
-		for k, v := range maps.All(values) {
+		for k, v := range values {
 			if v == nil {
 				v = []byte{}
 			}
@@ -145,5 +148,3 @@ func (d *DB) CacheTrim(ctx context.Context, maxBytes int64) (removed int, left i
 	}
 	return removed, left, nil
 }
-
-var _ store.CacheDriver = (*DB)(nil)
