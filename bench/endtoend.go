@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,12 +38,14 @@ const benchUser = "00000000-0000-4000-8000-00000000000a"
 type bare struct {
 	parse, chunk, embed float64
 	insert              map[string]float64 // by store
+	cpu                 float64            // seconds of CPU, of this process, without the inserts
 }
 
 // An endToEndResult is what part a measured.
 type endToEndResult struct {
 	bare  []bare
 	whole map[string]sample // seconds, by store
+	cpu   map[string]sample // seconds of CPU, of this process and the parsers
 	times map[string][]*timed
 }
 
@@ -57,9 +60,11 @@ func endToEnd(ctx context.Context, b *bench, s *section) error {
 	}
 	s.text("%d files (%s; %.1f MB), which make %s chunks: %d different files from `examples/` and the parsers' fixtures, and copies of them. The cache is asked and written but never has an answer, so each copy is parsed and embedded again.",
 		c.files, strings.Join(formats, ", "), float64(c.bytes)/1e6, thousands(int64(c.chunks)), c.originals)
-	s.text("**Bare** is what a script without an engine would do, one thing after the other, each on all cores: parse every file in its own process, cut all of them, embed all chunks at once, insert all rows at once (SQLite: one connection, prepared statements, one transaction; PostgreSQL: COPY over %d connections) into tables with the same full-text and vector indexes. No jobs, no child processes, no leases, no cache, no log. **End to end** is the engine as the command `ingest` wires it: find the files, make the jobs, and per job copy, parse in a child process, cut, embed, store, with %d jobs at once. The model is loaded before, for both.", runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
-	var parts [4]sample
+	s.text("**Bare** is what a script without an engine would do, one thing after the other, each on all cores: parse every file in its own process, cut all of them, embed all chunks at once, insert all rows at once (SQLite: one connection, prepared statements, one transaction; PostgreSQL: COPY over %d connections) into tables with the same full-text and vector indexes. No jobs, no child processes, no leases, no cache, no log. **End to end** is the engine as the command `ingest` wires it: find the files, make the jobs, and per job copy, parse in a child process, cut, embed, store, with %d jobs at once. The model is loaded before, for both.", runtime.GOMAXPROCS(0), b.jobsAtOnce())
+	var parts [3]sample
+	var cpu sample
 	for _, x := range r.bare {
+		cpu = append(cpu, x.cpu)
 		parts[0], parts[1], parts[2] = append(parts[0], x.parse), append(parts[1], x.chunk), append(parts[2], x.embed)
 	}
 	var rows [][]string
@@ -76,7 +81,16 @@ func endToEnd(ctx context.Context, b *bench, s *section) error {
 			r.whole[kind].String(), docs.String(), chunks.String(), "**" + efficiency.String() + " %**"})
 	}
 	s.table([]string{"store", "bare parse s", "cut s", "embed s", "insert s", "sum s", "end to end s", "documents/s", "chunks/s", "efficiency"}, rows)
-	s.text("Efficiency is the sum of the bare parts over the time end to end, pair by pair of neighbouring runs; the aim is 90 %%. It can exceed 100 %%, because the engine does one file's input and output while it computes for another.")
+	rows = nil
+	for _, kind := range b.stores {
+		var share sample
+		for i, v := range r.cpu[kind] {
+			share = append(share, 100*cpu[i]/v)
+		}
+		rows = append(rows, []string{kindName(kind), cpu.String(), r.cpu[kind].String(), share.String() + " %"})
+	}
+	s.table([]string{"store", "bare parse, cut and embed, CPU s", "end to end, CPU s, with SQLite or the client of PostgreSQL", "ratio"}, rows)
+	s.text("Efficiency is the sum of the bare parts over the time end to end, pair by pair of neighbouring runs; the aim is 90 %%. It can exceed 100 %%, because the engine does one file's input and output while it computes for another. CPU time is that of the program and its parsers, not of the PostgreSQL server, and says the same on a busy machine.")
 	return nil
 }
 
@@ -86,7 +100,7 @@ func (b *bench) endToEnd(ctx context.Context) (*corpus, *endToEndResult, error) 
 	if err != nil || b.ended != nil {
 		return c, b.ended, err
 	}
-	r := &endToEndResult{whole: map[string]sample{}, times: map[string][]*timed{}}
+	r := &endToEndResult{whole: map[string]sample{}, cpu: map[string]sample{}, times: map[string][]*timed{}}
 	for i := range b.repeats {
 		b.say("  bare parts, %d of %d", i+1, b.repeats)
 		x, err := b.bareParts(ctx, c)
@@ -95,11 +109,13 @@ func (b *bench) endToEnd(ctx context.Context) (*corpus, *endToEndResult, error) 
 		}
 		r.bare = append(r.bare, *x)
 		for _, kind := range b.stores {
+			before := cpuTime()
 			took, t, err := b.ingest(ctx, c, kind)
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", kind, err)
 			}
 			r.whole[kind] = append(r.whole[kind], seconds(took))
+			r.cpu[kind] = append(r.cpu[kind], cpuTime()-before)
 			r.times[kind] = append(r.times[kind], t)
 			b.say("  %s, %d of %d: bare %s + %s + %s + %s, end to end %s s", kind, i+1, b.repeats, number(x.parse), number(x.chunk), number(x.embed), number(x.insert[kind]), number(seconds(took)))
 		}
@@ -115,6 +131,7 @@ func (b *bench) bareParts(ctx context.Context, c *corpus) (*bare, error) {
 		return nil, err
 	}
 	x := &bare{insert: map[string]float64{}}
+	before := cpuTime()
 	docs := make([]*rag.Document, len(paths))
 	x.parse, err = clock(func() error {
 		return parallel(len(paths), func(i int) (err error) {
@@ -155,6 +172,7 @@ func (b *bench) bareParts(ctx context.Context, c *corpus) (*bare, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.cpu = cpuTime() - before
 	for _, kind := range b.stores {
 		if x.insert[kind], err = b.bareInsert(ctx, kind, results); err != nil {
 			return nil, fmt.Errorf("bare insert: %s: %w", kind, err)
@@ -165,6 +183,19 @@ func (b *bench) bareParts(ctx context.Context, c *corpus) (*bare, error) {
 
 // bareBatch is large, so that the cores rarely wait for the end of a batch.
 const bareBatch = 1024
+
+// cpuTime returns how many seconds of CPU this process and those of its children
+// that have ended have used.
+func cpuTime() float64 {
+	var sum time.Duration
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum.Seconds()
+}
 
 // clock returns how many seconds fn takes.
 func clock(fn func() error) (float64, error) {
@@ -317,7 +348,7 @@ func (b *bench) ingest(ctx context.Context, c *corpus, kind string) (took time.D
 	if err != nil {
 		return 0, nil, err
 	}
-	workers := max(2, runtime.NumCPU())
+	workers := b.jobsAtOnce()
 	pool := &parse.Pool{Command: []string{self, childCommand}, CacheDir: c.cacheDir, Workers: workers, Log: b.log}
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	p := &pipeline.Pipeline{
@@ -339,6 +370,15 @@ func (b *bench) ingest(ctx context.Context, c *corpus, kind string) (took time.D
 		err = fmt.Errorf("%d files with %d chunks were completed, not %d with %d: %v", stats.ByStage[rag.Completed], stats.Chunks, c.files, c.chunks, stats.ByStage)
 	}
 	return took, t, err
+}
+
+// jobsAtOnce returns how many jobs the engine works on at a time in part a: as
+// many as by its own default, unless told otherwise.
+func (b *bench) jobsAtOnce() int {
+	if b.workers > 0 {
+		return b.workers
+	}
+	return max(2, runtime.NumCPU())
 }
 
 func enqueueFolder(ctx context.Context, st *store.Store, dir string) error {

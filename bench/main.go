@@ -75,6 +75,7 @@ type bench struct {
 	models  string
 	scale   float64
 	repeats int
+	workers int // jobs at once in part a; 0 means the product's default
 	stores  []string
 	out     io.Writer
 	log     *slog.Logger
@@ -95,6 +96,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	scale := fs.Float64("scale", 1, "`factor` for the amount of work in each part")
 	quick := fs.Bool("quick", false, "the same as -scale 0.05 -repeats 1: to see that it works, not to measure")
 	repeats := fs.Int("repeats", 3, "`times` that each measurement is repeated")
+	workers := fs.Int("workers", 0, "`jobs` at once in part a (default: the product's default)")
 	stores := fs.String("stores", "sqlite,postgres", "`databases` to measure")
 	models := fs.String("models", os.Getenv("RAG_MODELS_DIR"), "`folder` of model files; missing ones are fetched (default: RAG_MODELS_DIR, or the product's own)")
 	tmp := fs.String("work", "", "`folder` in which to make a folder for databases and files; it should be on the disk that is to be measured (default: the system's)")
@@ -109,7 +111,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if *scale <= 0 || *repeats < 1 || fs.NArg() > 0 {
 		return errors.New("-scale and -repeats must be positive, and there are no arguments")
 	}
-	b := &bench{scale: *scale, repeats: *repeats, models: *models, out: out, log: slog.New(slog.DiscardHandler)}
+	b := &bench{scale: *scale, repeats: *repeats, workers: *workers, models: *models, out: out, log: slog.New(slog.DiscardHandler)}
 	if *verbose {
 		b.log = slog.New(slog.NewTextHandler(out, nil))
 	}
@@ -206,6 +208,9 @@ func (b *bench) flags() string {
 	out := ""
 	if b.scale != 1 {
 		out += fmt.Sprintf(" -scale %v", b.scale)
+	}
+	if b.workers != 0 {
+		out += fmt.Sprintf(" -workers %d", b.workers)
 	}
 	if b.repeats != 3 {
 		out += fmt.Sprintf(" -repeats %d", b.repeats)
