@@ -71,6 +71,7 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"FinishEmpty", testFinishEmpty},
 		{"FinishPartial", testFinishPartial},
 		{"RepeatedWrite", testRepeatedWrite},
+		{"Fences", testFences},
 		{"Group", testGroup},
 		{"TwoWorkers", testTwoWorkers},
 		{"CrashAtEachCommit", testCrashAtEachCommit},
@@ -942,6 +943,53 @@ func testRepeatedWrite(t *testing.T, w *world) {
 	}
 	if out, err := w.Driver.Finish(t.Context(), last, ResultOf("brown fox")); err != nil || out.Err != nil {
 		t.Errorf("Finish, repeated after a supersede = %+v, %v; want the event it wrote", out, err)
+	}
+}
+
+// testFences checks each part of the condition under which a transition applies,
+// by itself.
+func testFences(t *testing.T, w *world) {
+	j := w.enqueue(Alice, "a.txt")
+	a := w.claim1("w1")
+	w.to(a, rag.Processing)
+	for _, tt := range []struct {
+		name string
+		on   lifecycle.Signal
+		edit func(j *rag.Job)
+	}{
+		{"another stage", lifecycle.Downloaded, func(j *rag.Job) { j.Stage = rag.Downloading }},
+		{"an earlier attempt", lifecycle.Processed, func(j *rag.Job) { j.Attempt-- }},
+		{"a later attempt", lifecycle.Processed, func(j *rag.Job) { j.Attempt++ }},
+		{"an older generation", lifecycle.Processed, func(j *rag.Job) { j.Generation-- }},
+		{"a newer generation", lifecycle.Processed, func(j *rag.Job) { j.Generation++ }},
+		{"takeover under a live lease", lifecycle.Takeover, func(j *rag.Job) {}},
+		{"expiry under a live lease", lifecycle.Expire, func(j *rag.Job) {}},
+	} {
+		k := *w.job(j.ID)
+		tt.edit(&k)
+		tr, err := lifecycle.Next(&k, tt.on, lifecycle.Options{Worker: "w2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{tr}, Lease)
+		if err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
+			t.Errorf("%s: %+v, %v; want ErrStale", tt.name, out, err)
+		}
+	}
+	w.wantSignals(j.ID, "enqueue", "claim", "downloaded")
+
+	// A claim that was decided before newer bytes arrived must not start the
+	// older generation; only the generation tells.
+	k := w.enqueue(Alice, "b.txt")
+	tr, err := lifecycle.Next(w.job(k.ID), lifecycle.Claim, lifecycle.Options{Worker: "w2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, "b.txt", 2)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{tr}, Lease); err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
+		t.Errorf("claim of a superseded generation: %+v, %v; want ErrStale", out, err)
 	}
 }
 
