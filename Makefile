@@ -6,7 +6,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-MAKEFLAGS += --no-builtin-rules --no-print-directory
+MAKEFLAGS += --no-print-directory
 
 GO := $(CURDIR)/scripts/go.sh
 TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod

@@ -7,6 +7,7 @@
 # Debian 12 has no pgvector. It is then built from the source package of a newer
 # Debian, fetched from the mirror that apt already uses and checked by apt's keys.
 set -euo pipefail
+unset MAKEFLAGS MFLAGS MAKELEVEL # of a make that runs this; they are not for pgvector
 
 want_pg=15
 want_vector=0.8.0   # iterative index scans
