@@ -131,7 +131,7 @@ func candidates(root string) ([]string, error) {
 	var out []string
 	for _, dir := range []string{"examples", filepath.Join("parse", "testdata")} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() {
+			if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 				return err
 			}
 			if _, err := os.Stat(path + ".golden"); dir == "examples" || err == nil {
