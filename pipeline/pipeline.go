@@ -62,7 +62,7 @@ func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 		return err
 	}
 
-	if err := a.Advance(ctx, lifecycle.Downloaded); err != nil {
+	if err := a.Proceed(ctx, lifecycle.Downloaded); err != nil {
 		return err
 	}
 	doc, err := p.parse(ctx, a, path, hash)
@@ -73,7 +73,7 @@ func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 	opt.Tokens, opt.ModelMax = p.Embedder.Tokens, p.Embedder.MaxTokens()
 	chunks := chunk.Split(doc, opt)
 
-	if err := a.Advance(ctx, lifecycle.Processed); err != nil {
+	if err := a.Proceed(ctx, lifecycle.Processed); err != nil {
 		return err
 	}
 	vectors, err := p.embed(ctx, a, chunks)
@@ -81,7 +81,7 @@ func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 		return err
 	}
 
-	if err := a.Advance(ctx, lifecycle.Embedded); err != nil {
+	if err := a.Proceed(ctx, lifecycle.Embedded); err != nil {
 		return err
 	}
 	return a.Finish(ctx, &store.Result{

@@ -455,7 +455,7 @@ func TestDatabaseGoesAway(t *testing.T) {
 							if err := rest(ctx, 100*time.Millisecond); err != nil {
 								return err
 							}
-							if err := a.Advance(ctx, on); err != nil {
+							if err := a.Proceed(ctx, on); err != nil {
 								return err
 							}
 						}

@@ -91,9 +91,34 @@ func (a *Attempt) SetProgress(unit string, done, total int64) {
 // confirmed the move, or after Options.StageWait if it has not yet; it returns
 // an error only if the hold on the job is lost or the move is not in the table.
 func (a *Attempt) Advance(ctx context.Context, on lifecycle.Signal) error {
-	idle, err := a.enqueue(ctx, on)
-	if err != nil {
+	if _, err := a.enqueue(ctx, on); err != nil {
 		return err
+	}
+	return a.confirmedSoon(ctx)
+}
+
+// Proceed moves the job as Advance does, but the work of the new stage need not
+// wait until the database has confirmed the move: only for the move before it,
+// so that the row is never more than one write behind. If the hold on the job is
+// lost, [Attempt.Lost] tells.
+func (a *Attempt) Proceed(ctx context.Context, on lifecycle.Signal) error {
+	if err := a.confirmedSoon(ctx); err != nil {
+		return err
+	}
+	_, err := a.enqueue(ctx, on)
+	return err
+}
+
+// confirmedSoon waits until every move is confirmed, but not for longer than
+// Options.StageWait.
+func (a *Attempt) confirmedSoon(ctx context.Context) error {
+	a.mu.Lock()
+	idle := a.idle
+	a.mu.Unlock()
+	select {
+	case <-idle:
+		return a.Err()
+	default:
 	}
 	late := time.NewTimer(a.store.opt.StageWait)
 	defer late.Stop()
