@@ -32,7 +32,7 @@ run: build models ## Ingest examples/, answer a question over them, then serve t
 
 .PHONY: build
 build: ## Build bin/rag-processor
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/rag-processor
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/rag-processor
 
 .PHONY: models
 models: build ## Fetch the embedding model and verify it

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -91,9 +92,11 @@ func (m *matcher) passage(text string, highlights [][2]int) [2]int {
 	var cuts [][2]int
 	it := sentences.FromString(text)
 	for it.Next() {
-		cuts = append(cuts, [2]int{it.Start(), it.End()})
+		if strings.TrimSpace(it.Value()) != "" {
+			cuts = append(cuts, [2]int{it.Start(), it.End()})
+		}
 	}
-	best, bestScore := [2]int{0, len(text)}, -1.0
+	best, bestScore := [2]int{0, len(text)}, math.Inf(-1)
 	for i := range cuts {
 		from := cuts[i][0]
 		for k := i; k < len(cuts); k++ {
@@ -109,8 +112,12 @@ func (m *matcher) passage(text string, highlights [][2]int) [2]int {
 					n++
 				}
 			}
-			// Different words first, then their number, then brevity.
+			// Different words first, then their number, then brevity; where there
+			// is none, as much of the beginning as fits.
 			score := float64(len(seen)) + 0.1*float64(min(n, 9)) - 0.0002*float64(to-from)
+			if n == 0 {
+				score = 0.0002*float64(to-from) - float64(from)
+			}
 			if score > bestScore {
 				best, bestScore = [2]int{from, to}, score
 			}

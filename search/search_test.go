@@ -131,3 +131,19 @@ func TestPassage(t *testing.T) {
 		t.Errorf("passage %q", got)
 	}
 }
+
+// TestPassageWithoutWords finds by meaning a text that has none of the words.
+func TestPassageWithoutWords(t *testing.T) {
+	s := open(t)
+	ingest(t, s, "other.txt", "\n\n"+strings.Repeat("Something else.\n\n \n\nAltogether different.\n\n", 30))
+	ans, err := (&search.Searcher{Store: s, Embedder: embed.Hash{}}).Search(t.Context(), search.Query{Filter: store.Filter{UserID: storetest.Alice}, Text: "zyxw", Mode: search.Meaning, N: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range ans.Results {
+		got := r.Text[r.Passage[0]:r.Passage[1]]
+		if len(strings.TrimSpace(got)) < 20 || len(got) > 400 {
+			t.Errorf("%s: passage %q", r.Filename, got)
+		}
+	}
+}

@@ -167,6 +167,13 @@ type Watcher interface {
 	Watch(ctx context.Context, fn func(event.Hint)) error
 }
 
+// An Announcer is implemented by drivers that can tell other processes of a
+// change, for their Watch. The Store calls it after each commit.
+type Announcer interface {
+	// Announce tells of a change. It never blocks, and what it tells may be lost.
+	Announce(h event.Hint)
+}
+
 // A Claim says what a worker wants.
 type Claim struct {
 	Worker  string

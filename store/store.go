@@ -162,7 +162,15 @@ func (s *Store) announce(j *rag.Job, e rag.Event) {
 		level = slog.LevelError
 	}
 	s.log.LogAttrs(context.Background(), level, "stage changed", a...)
-	s.bus.Publish(event.Hint{JobID: e.JobID, UserID: j.UserID, Signal: e.Signal})
+	s.publish(event.Hint{JobID: e.JobID, UserID: j.UserID, Signal: e.Signal})
+}
+
+// publish tells this process and, where the driver can, the others.
+func (s *Store) publish(h event.Hint) {
+	s.bus.Publish(h)
+	if a, ok := s.Driver.(Announcer); ok {
+		a.Announce(h)
+	}
 }
 
 // Claim leases up to n due jobs to worker. Jobs that were given up by a worker
@@ -250,7 +258,7 @@ func (s *Store) Delete(ctx context.Context, documentID string) error {
 		return err
 	}
 	s.log.Info("document deleted", "document_id", documentID)
-	s.bus.Publish(event.Hint{})
+	s.publish(event.Hint{})
 	return nil
 }
 

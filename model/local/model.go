@@ -223,7 +223,12 @@ func batch(ids [][]int32, tokens int) [][]int {
 	slices.SortStableFunc(order, func(a, b int) int { return len(ids[b]) - len(ids[a]) })
 	var batches [][]int
 	for len(order) > 0 {
-		n := min(len(order), max(1, tokens/len(ids[order[0]])))
+		// Texts much shorter than the longest would be computed as long as it.
+		longest := len(ids[order[0]])
+		n := 1
+		for n < min(len(order), tokens/longest) && 8*len(ids[order[n]]) >= 7*longest {
+			n++
+		}
 		batches = append(batches, order[:n])
 		order = order[n:]
 	}

@@ -254,8 +254,12 @@ func TestBatch(t *testing.T) {
 	for _, n := range []int{3, 300, 2, 200, 300, 510, 100} {
 		ids = append(ids, make([]int32, n))
 	}
-	if d := cmp.Diff(batch(ids, 512), [][]int{{5}, {1}, {4}, {3, 6}, {0, 2}}); d != "" {
+	if d := cmp.Diff(batch(ids, 512), [][]int{{5}, {1}, {4}, {3}, {6}, {0}, {2}}); d != "" {
 		t.Errorf("batches (-got +want):\n%s", d)
+	}
+	alike := [][]int32{make([]int32, 90), make([]int32, 100), make([]int32, 95), make([]int32, 80), make([]int32, 99)}
+	if d := cmp.Diff(batch(alike, 512), [][]int{{1, 4, 2, 0}, {3}}); d != "" {
+		t.Errorf("batches of like lengths (-got +want):\n%s", d)
 	}
 	if d := cmp.Diff(batch(ids[:3], 0), [][]int{{1}, {0}, {2}}); d != "" {
 		t.Errorf("batches of one (-got +want):\n%s", d)

@@ -14,9 +14,6 @@ import (
 	"ragprocessor/store"
 )
 
-// channel is where moves are announced to other processes.
-const channel = "rag_moves"
-
 // moveSQL makes transitions: it appends their events, and writes the job's row
 // of ours and the two of the incumbent's from the same values. $1 is an array
 // of [move], at most one for a job; $2 is a lease in microseconds. It returns a
@@ -84,7 +81,7 @@ WITH t AS MATERIALIZED (
 		updated_at = go.at
 	FROM go WHERE d.id = go.doc
 )
-SELECT ord, old_seq + 1, at, pg_notify('` + channel + `', concat_ws(' ', job, signal, user_id))::text FROM go`
+SELECT ord, old_seq + 1, at FROM go`
 
 // A move is a transition as moveSQL reads it.
 type move struct {
@@ -198,7 +195,7 @@ func queueMoves(b *pgx.Batch, ts []lifecycle.Transition, lease time.Duration) (m
 		b.Queue(moveSQL, string(raw), lease.Microseconds()).Query(func(rows pgx.Rows) error {
 			var ord int
 			var m made
-			_, err := pgx.ForEachRow(rows, []any{&ord, &m.seq, &m.at, nil}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&ord, &m.seq, &m.at}, func() error {
 				out[ord] = m
 				return nil
 			})

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
@@ -41,11 +43,18 @@ type DB struct {
 	common    commonWords
 
 	exactBelow int // see Nearest
+
+	moved   chan event.Hint // to announce
+	missed  atomic.Bool     // some could not be taken
+	closing chan struct{}   // closed by Close
+	told    chan struct{}   // closed when announce has ended
+	closed  sync.Once
 }
 
 var (
-	_ store.Driver  = (*DB)(nil)
-	_ store.Watcher = (*DB)(nil)
+	_ store.Driver    = (*DB)(nil)
+	_ store.Watcher   = (*DB)(nil)
+	_ store.Announcer = (*DB)(nil)
 )
 
 // Open returns the database at url, which begins with postgres:// or
@@ -84,15 +93,22 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &DB{pool: pool, log: log, exactBelow: exactBelow}, nil
+	d := &DB{pool: pool, log: log, exactBelow: exactBelow, moved: make(chan event.Hint, 1024), closing: make(chan struct{}), told: make(chan struct{})}
+	go d.announce()
+	return d, nil
 }
 
 // Name returns "postgres".
 func (d *DB) Name() string { return "postgres" }
 
-// Close closes every connection, after those in use have been given back.
+// Close sends what is left to announce and closes every connection, after those
+// in use have been given back. No method may be called after it.
 func (d *DB) Close() error {
-	d.pool.Close()
+	d.closed.Do(func() {
+		close(d.closing)
+		<-d.told
+		d.pool.Close()
+	})
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
@@ -51,6 +52,13 @@ func (f *Faults) Writes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count
+}
+
+// Announce passes hints on, if the database can.
+func (f *Faults) Announce(h event.Hint) {
+	if a, ok := f.Driver.(store.Announcer); ok {
+		a.Announce(h)
+	}
 }
 
 // Close leaves the database open for others.
