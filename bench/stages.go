@@ -19,7 +19,7 @@ func stageShare(ctx context.Context, b *bench, s *section) error {
 	if err != nil {
 		return err
 	}
-	s.text("Measured in the runs of part a, in the store's driver. A job's time is from the claim to its end, as its worker lives it. Stage writes are the claim, the three moves between the stages, and, of the last write, which stores the chunks and completes the job in one transaction, as much as it takes for a job without chunks. A claim or a move that was written in one commit with those of other jobs counts in full for each of them. The aim is less than 0.5 %%. What a stage write costs does not depend on the file, so the share is that of the small ones: most files here are the parsers' fixtures, of a page or less.")
+	s.text("Measured in the runs of part a, in the store's driver. A job's time is from the claim to its end, as its worker lives it. Stage writes are the claim, the three moves between the stages, and, of the last write, which stores the chunks and completes the job in one transaction, as much as it takes for a job without chunks. A claim or a move that was written in one commit with those of other jobs counts in full for each of them. It is thus an upper bound of what a job waits for: the moves are written beside the work of the stage that they begin, and only the claim and the last write are waited for. The aim is less than 0.5 %%. What a stage write costs does not depend on the file, so the share is that of the small ones: most files here are the parsers' fixtures, of a page or less.")
 	bands := []struct {
 		name string
 		has  func(*jobTime) bool
