@@ -9,6 +9,10 @@ import (
 	"ragprocessor/rag"
 )
 
+// unflushed lets a statement's commit return before it is on the disk: what the
+// cache loses in a crash of the server is computed again.
+const unflushed = `unflushed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))`
+
 // CacheGet implements [store.Driver].
 func (d *DB) CacheGet(ctx context.Context, kind string, keys [][32]byte) (map[[32]byte][]byte, error) {
 	raw := make([][]byte, len(keys))
@@ -35,8 +39,8 @@ func (d *DB) CacheGet(ctx context.Context, kind string, keys [][32]byte) (map[[3
 	if len(touch) > 0 {
 		// Only a hint for the trim: rows that another is touching are skipped.
 		_, err = d.pool.Exec(ctx, `
-			WITH free AS (SELECT key FROM rag.cache WHERE kind = $1::text AND key = ANY($2::bytea[]) FOR UPDATE SKIP LOCKED)
-			UPDATE rag.cache c SET used_at = clock_timestamp() FROM free WHERE c.kind = $1::text AND c.key = free.key`, kind, touch)
+			WITH `+unflushed+`, free AS (SELECT key FROM rag.cache WHERE kind = $1::text AND key = ANY($2::bytea[]) FOR UPDATE SKIP LOCKED)
+			UPDATE rag.cache c SET used_at = clock_timestamp() FROM unflushed, free WHERE c.kind = $1::text AND c.key = free.key`, kind, touch)
 	}
 	return out, edge("cache", err)
 }
@@ -55,8 +59,9 @@ func (d *DB) CachePut(ctx context.Context, kind string, values map[[32]byte][]by
 	}
 	// In the order of the keys, so that two programs cannot wait for each other.
 	_, err := d.pool.Exec(ctx, `
+		WITH `+unflushed+`
 		INSERT INTO rag.cache (kind, key, value, size, used_at)
-		SELECT $1::text, key, value, length(value), clock_timestamp() FROM unnest($2::bytea[], $3::bytea[]) AS v (key, value) ORDER BY key
+		SELECT $1::text, key, value, length(value), clock_timestamp() FROM unflushed, unnest($2::bytea[], $3::bytea[]) AS v (key, value) ORDER BY key
 		ON CONFLICT DO NOTHING`, kind, keys, data)
 	return edge("cache", err)
 }
