@@ -1,13 +1,6 @@
 package lifecycle
 
-import (
-	"regexp"
-
-	"ragprocessor/rag"
-)
-
-// batch is the incumbent's stage text while it works on the segments of a video.
-var batch = regexp.MustCompile(`^processing_batch_\d+_of_\d+$`)
+import "ragprocessor/rag"
 
 // legacyStages are the texts that the incumbent wrote, or that its web
 // application knows, beside ours.
@@ -52,15 +45,4 @@ func ReadLegacy(status, stage string) rag.Stage {
 		return rag.Processing // batches of a video, and whatever else
 	}
 	return rag.Pending
-}
-
-// KnownLegacy reports whether stage is a text that the incumbent wrote or its
-// web application knows.
-func KnownLegacy(stage string) bool {
-	switch stage {
-	case "pending", "downloading", "processing", "storing", "completed", "error", "embedding", "retrying", "retry_exhausted":
-		return true
-	}
-	_, ok := legacyStages[stage]
-	return ok || batch.MatchString(stage)
 }
