@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -47,14 +46,15 @@ type Backoff struct {
 	Max  time.Duration // 0 means 1 min
 }
 
-// After returns the wait after the given number of failures.
-func (b Backoff) After(failures int) time.Duration {
+// After returns the wait after the given number of failures. jitter returns a
+// random duration of at least 0 and less than its argument.
+func (b Backoff) After(failures int, jitter func(time.Duration) time.Duration) time.Duration {
 	base, limit := cmp.Or(b.Base, 2*time.Second), cmp.Or(b.Max, time.Minute)
 	d := limit
 	if n := max(0, failures-1); n < 20 && base<<n < limit {
 		d = base << n
 	}
-	return d/2 + rand.N(d/2+1)
+	return d/2 + jitter(d/2+1)
 }
 
 // Run works until ctx is done, then claims no more, waits up to Grace for the
@@ -118,7 +118,7 @@ func (r *Runner) Run(ctx context.Context) {
 			look = r.heed(work, hints.Take()) || look
 		case <-poll.C:
 			every := cmp.Or(r.Poll, 500*time.Millisecond)
-			poll.Reset(every/2 + rand.N(every)) // so that many workers do not ask at once
+			poll.Reset(every/2 + r.Store.Jitter(every)) // so that many workers do not ask at once
 			look = true
 		}
 	}
@@ -303,7 +303,7 @@ func (r *Runner) giveUp(ctx context.Context, a *store.Attempt, stage rag.Stage, 
 		log.Error("attempt failed for good", "stage", stage, "err", cause)
 		return a.Fail(ctx, f)
 	}
-	wait := r.Backoff.After(lifecycle.Attempts - (j.AttemptLimit - j.Attempt))
+	wait := r.Backoff.After(lifecycle.Attempts-(j.AttemptLimit-j.Attempt), r.Store.Jitter)
 	log.Warn("attempt failed; the job will be tried again", "stage", stage, "err", cause, "in", wait)
 	return a.Retry(ctx, f, wait)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -480,7 +481,7 @@ func TestBackoff(t *testing.T) {
 	b := runner.Backoff{Base: time.Second, Max: 10 * time.Second}
 	for failures, full := range map[int]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 99: 10} {
 		for range 100 {
-			if d := b.After(failures); d < full*time.Second/2 || d > full*time.Second {
+			if d := b.After(failures, rand.N[time.Duration]); d < full*time.Second/2 || d > full*time.Second {
 				t.Errorf("After(%d) = %v, want between half and all of %ds", failures, d, full)
 			}
 		}

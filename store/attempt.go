@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -202,7 +201,7 @@ func (a *Attempt) write(ctx context.Context, t lifecycle.Transition, fn func() (
 		}
 		a.store.log.Warn("stage write failed; it will be repeated", "job_id", t.Job(), "attempt", t.Attempt(), "to", string(t.To()), "err", err)
 		select {
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(wait/2 + a.store.opt.Jitter(wait)):
 		case <-ctx.Done():
 			return e, context.Cause(ctx)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -36,10 +37,18 @@ type Options struct {
 	Lease     time.Duration // how long a silent worker keeps a job; 0 means 10 s
 	PerUser   int           // live leases that one user may have; 0 means 64
 	StageWait time.Duration // how long work waits for a stage write before it goes on beside it; 0 means 1 s
+
+	// Jitter returns a duration of at least 0 and less than d, by which many
+	// workers are kept from acting at once. nil means a random one; a replay of
+	// the past needs the same again.
+	Jitter func(d time.Duration) time.Duration
 }
 
 // Leases returns the duration of a lease.
 func (s *Store) Leases() time.Duration { return s.opt.Lease }
+
+// Jitter returns a duration of at least 0 and less than d: see [Options].
+func (s *Store) Jitter(d time.Duration) time.Duration { return s.opt.Jitter(d) }
 
 // New returns a Store on d that announces every move on bus and logs it on log.
 func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
@@ -51,6 +60,9 @@ func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
 	}
 	if opt.StageWait <= 0 {
 		opt.StageWait = time.Second
+	}
+	if opt.Jitter == nil {
+		opt.Jitter = rand.N[time.Duration]
 	}
 	s := &Store{Driver: d, bus: bus, log: log, opt: opt, writes: make(chan write), stop: make(chan struct{})}
 	s.wg.Go(s.writer)
