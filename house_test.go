@@ -50,6 +50,7 @@ var walk = []struct {
 	{pkg: "cmd/rag-processor", allow: []string{
 		"rag", "lifecycle", "event", "source", "parse", "embed", "model/local", "store", "store/sqlite", "store/postgres", "search", "pipeline", "runner", "server",
 	}},
+	{pkg: "proof/powercut", allow: []string{"rag", "lifecycle", "event", "store", "store/sqlite"}},
 }
 
 // TestImports checks the direction of every import. The files are read here:
