@@ -477,6 +477,38 @@ func TestDatabaseGoesAway(t *testing.T) {
 	}
 }
 
+// slowCancel is a database that takes its time to write that a job is cancelled.
+type slowCancel struct{ store.Driver }
+
+func (d slowCancel) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
+	if ts[0].On() == lifecycle.Cancel {
+		if err := rest(ctx, lease/2); err != nil {
+			return nil, err
+		}
+	}
+	return d.Driver.Apply(ctx, ts, lease)
+}
+
+// A sign of life that comes back, while the cancellation is being acknowledged,
+// with the request once more must change nothing.
+func TestRequestIsHeardAgainWhileItIsAnswered(t *testing.T) {
+	run(t, func(w *world) {
+		stop := w.start(w.store(slowCancel{w.db}), walk(time.Minute))
+		j := w.enqueue("a.txt")
+		w.await(j.ID, rag.Downloading)
+		if _, err := w.s.Cancel(w.Context(), j.ID, "a person"); err != nil {
+			w.Fatal(err)
+		}
+		if took := w.await(j.ID, rag.Cancelled); took > lease {
+			w.Errorf("acknowledged after %v, as if the lease had to run out", took)
+		}
+		stop()
+		if got := w.signals(j.ID); got[len(got)-1] != "cancel" || w.job(j.ID).Attempt != 1 {
+			w.Errorf("signals %v", got)
+		}
+	})
+}
+
 func TestBackoff(t *testing.T) {
 	b := runner.Backoff{Base: time.Second, Max: 10 * time.Second}
 	for failures, full := range map[int]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 99: 10} {

@@ -27,8 +27,9 @@ type Attempt struct {
 	confirmed rag.Job // as the database has confirmed it
 	queue     []lifecycle.Transition
 	idle      chan struct{} // closed when the queue is empty
-	lost      chan struct{} // closed when err is set
+	lost      chan struct{} // closed when err is first set
 	err       error
+	answering bool // the request to cancel is being answered
 	progress  rag.Progress
 	beaten    rag.Progress // the progress last recorded
 	beatenAt  time.Time    // when the lease was last extended
@@ -61,9 +62,12 @@ func (a *Attempt) Err() error {
 func (a *Attempt) lose(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.err == nil {
-		a.err = err
-		a.queue = nil
+	if a.err != nil || a.answering && errors.Is(err, rag.ErrCancelRequested) {
+		return
+	}
+	a.err = err
+	a.queue = nil
+	if !a.answering {
 		close(a.lost)
 	}
 }
@@ -283,7 +287,7 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.wg.Wait()
 	a.mu.Lock()
 	if errors.Is(a.err, rag.ErrCancelRequested) {
-		a.err = nil // the request is what this write answers
+		a.err, a.answering = nil, true // the request is what this write answers
 	}
 	a.queue = nil
 	a.mu.Unlock()
