@@ -15,6 +15,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -43,40 +44,73 @@ type Pipeline struct {
 	Chunk   chunk.Options // Tokens and ModelMax are the embedder's
 }
 
-// Run does the work of a, which the caller has claimed. It has one paragraph
-// for each stage, and between paragraphs it advances the job. There is no
-// Stage interface: the stages are fixed, and what varies inside a stage has an
-// interface of its own.
-//
-// What an earlier attempt at the same bytes parsed and embedded is not done
-// again.
+// Run does the work of a, which the caller has claimed. What an earlier attempt
+// at the same bytes parsed and embedded is not done again.
 func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 	dir, err := os.MkdirTemp(p.Dir, "job-")
 	if err != nil {
 		return fmt.Errorf("make a work directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
+	var path string
+	var hash [32]byte
+	var doc *rag.Document
+	var chunks []rag.Chunk
+	return Walk(ctx, a, Stages{
+		Download: func(ctx context.Context) (err error) {
+			path, hash, err = p.download(ctx, a, dir)
+			return err
+		},
+		Process: func(ctx context.Context) (err error) {
+			if doc, err = p.parse(ctx, a, path, hash); err != nil {
+				return err
+			}
+			opt := p.Chunk
+			opt.Tokens, opt.ModelMax = p.Embedder.Tokens, p.Embedder.MaxTokens()
+			chunks = chunk.Split(doc, opt)
+			return nil
+		},
+		Embed: func(ctx context.Context) (*store.Result, []rag.Warning, error) {
+			vectors, err := p.embed(ctx, a, chunks)
+			if err != nil {
+				return nil, nil, err
+			}
+			return &store.Result{
+				Chunks: chunks, Vectors: vectors, Space: p.Embedder.Space(), ContentHash: hex.EncodeToString(hash[:]),
+				Title: doc.Title, Language: doc.Language, Format: doc.Format, Pages: doc.Pages, Meta: doc.Meta,
+			}, doc.Warnings, nil
+		},
+	})
+}
 
-	path, hash, err := p.download(ctx, a, dir)
-	if err != nil {
+// Stages is the work of a job, stage by stage. The last stage, storing, is the
+// store's own work.
+type Stages struct {
+	Download func(context.Context) error
+	Process  func(context.Context) error
+	Embed    func(context.Context) (*store.Result, []rag.Warning, error)
+}
+
+// Walk takes a through its stages. It has one paragraph for each stage, and
+// between paragraphs it advances the job; no other code does. There is no Stage
+// interface: the stages are fixed, and what varies inside a stage has an
+// interface of its own.
+func Walk(ctx context.Context, a *store.Attempt, work Stages) error {
+	if err := work.Download(ctx); err != nil {
 		return err
 	}
 
 	if err := a.Proceed(ctx, lifecycle.Downloaded); err != nil {
 		return err
 	}
-	doc, err := p.parse(ctx, a, path, hash)
-	if err != nil {
+	if err := work.Process(ctx); err != nil {
 		return err
 	}
-	opt := p.Chunk
-	opt.Tokens, opt.ModelMax = p.Embedder.Tokens, p.Embedder.MaxTokens()
-	chunks := chunk.Split(doc, opt)
 
 	if err := a.Proceed(ctx, lifecycle.Processed); err != nil {
 		return err
 	}
-	vectors, err := p.embed(ctx, a, chunks)
+	result, warnings, err := work.Embed(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,10 +118,7 @@ func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 	if err := a.Proceed(ctx, lifecycle.Embedded); err != nil {
 		return err
 	}
-	return a.Finish(ctx, &store.Result{
-		Chunks: chunks, Vectors: vectors, Space: p.Embedder.Space(), ContentHash: hex.EncodeToString(hash[:]),
-		Title: doc.Title, Language: doc.Language, Format: doc.Format, Pages: doc.Pages, Meta: doc.Meta,
-	}, doc.Warnings)
+	return a.Finish(ctx, result, warnings)
 }
 
 // download copies the bytes into dir and returns the copy's path and SHA-256.
@@ -178,12 +209,20 @@ func (p *Pipeline) parse(ctx context.Context, a *store.Attempt, path string, has
 	return doc, nil
 }
 
+// encoders are used again: each has buffers of a megabyte or more.
+var encoders = sync.Pool{New: func() any {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err) // only if the options are wrong
+	}
+	return z
+}}
+
 func encodeDocument(doc *rag.Document) ([]byte, error) {
 	var b bytes.Buffer
-	z, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return nil, err
-	}
+	z := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(z)
+	z.Reset(&b)
 	if err := gob.NewEncoder(z).Encode(doc); err != nil {
 		return nil, err
 	}
