@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,17 +25,72 @@ type Runner struct {
 	Log   *slog.Logger
 	Name  string // of this worker, for people: host and process
 
-	Workers int           // jobs at once; 0 means 2
-	Poll    time.Duration // how often an idle worker looks for work that nothing hinted at; 0 means 500 ms
-	Grace   time.Duration // how long Run lets jobs go on after ctx is done; 0 means 8 s
+	Workers int             // jobs at once; 0 means 2
+	Poll    time.Duration   // how often an idle worker looks for work that nothing hinted at; 0 means 500 ms
+	Grace   time.Duration   // how long Run lets jobs go on after ctx is done; 0 means 8 s, less than 0 not at all
+	Hurry   <-chan struct{} // closed to end Grace early; may be nil
 	Backoff Backoff
 
 	// UntilIdle makes Run return when there is nothing left that is due or waits
 	// for its next attempt, instead of waiting for more.
 	UntilIdle bool
 
-	mu   sync.Mutex
-	held map[string]*store.Attempt // by job ID
+	mu     sync.Mutex
+	held   map[string]*store.Attempt // by job ID
+	claims effort
+	beats  effort
+}
+
+// patience is how long the work of a job may take to return after it was told to
+// stop. What takes longer is left to itself: the end of the attempt is recorded
+// without it, so that neither a cancellation nor the next worker waits for it.
+// Whatever it still tries to write is refused, and its slot stays taken until it
+// returns.
+const patience = 250 * time.Millisecond
+
+// An effort is something that a worker must do again and again.
+type effort struct {
+	since time.Time // when the first try began after the last success; zero after a success
+	err   error     // of the last try, nil if it is under way
+}
+
+// begin notes that a try begins.
+func (r *Runner) begin(e *effort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.since.IsZero() {
+		e.since, e.err = time.Now(), nil
+	}
+}
+
+// end notes how a try ended.
+func (r *Runner) end(e *effort, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.err = err; err == nil {
+		e.since = time.Time{}
+	}
+}
+
+// Ready returns nil, or an error that says why this worker cannot be counted on:
+// for more than half a lease it could not claim jobs, or not renew its leases.
+func (r *Runner) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range []struct {
+		effort
+		what string
+	}{{r.claims, "claim jobs"}, {r.beats, "renew its leases"}} {
+		if e.since.IsZero() {
+			continue
+		}
+		if d := time.Since(e.since); d > r.Store.Leases()/2 {
+			return &rag.Error{Code: "worker_stuck", Fault: rag.FaultSystem, Err: e.err,
+				Reason: fmt.Sprintf("The worker has not been able to %s for %v", e.what, d.Round(time.Second)),
+				Action: "Look for what the database refuses in the worker's log"}
+		}
+	}
+	return nil
 }
 
 // A Backoff says how long a job waits for its next attempt: Base after the
@@ -60,7 +116,8 @@ func (b Backoff) After(failures int, jitter func(time.Duration) time.Duration) t
 // Run works until ctx is done, then claims no more, waits up to Grace for the
 // jobs at hand, stops those that remain and gives them back. It returns when
 // every job is ended or given back, or the database did not answer for long
-// enough that their leases have run out.
+// enough that their leases have run out. Work that does not stop when told to
+// may then still be running; nothing that it does counts any more.
 func (r *Runner) Run(ctx context.Context) {
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
@@ -83,19 +140,32 @@ func (r *Runner) Run(ctx context.Context) {
 	look, workers := true, free
 	for ctx.Err() == nil {
 		for look && free > 0 && ctx.Err() == nil {
-			if !r.current(work) {
+			r.begin(&r.claims)
+			if err := r.current(work); err != nil {
+				r.end(&r.claims, err)
 				look = false
 				break
 			}
 			as, err := r.Store.Claim(work, r.Name, free)
+			r.end(&r.claims, err)
 			if err != nil {
 				r.Log.Warn("claim", "err", err)
 			}
 			for _, a := range as {
 				free--
 				jobs.Go(func() {
-					r.one(work, a)
-					done <- struct{}{}
+					returned := r.one(work, a)
+					end := func() {
+						<-returned
+						a.Close()
+						done <- struct{}{}
+					}
+					select {
+					case <-returned:
+						end()
+					default:
+						go end() // Run does not wait for it
+					}
 				})
 			}
 			if len(as) == 0 {
@@ -122,9 +192,20 @@ func (r *Runner) Run(ctx context.Context) {
 			look = true
 		}
 	}
-	grace := time.AfterFunc(cmp.Or(r.Grace, 8*time.Second), func() { stop(errShutdown) })
+	grace := time.NewTimer(cmp.Or(r.Grace, 8*time.Second))
 	defer grace.Stop()
-	jobs.Wait()
+	rest := make(chan struct{})
+	go func() {
+		defer close(rest)
+		jobs.Wait()
+	}()
+	select {
+	case <-rest:
+	case <-grace.C:
+	case <-r.Hurry:
+	}
+	stop(errShutdown)
+	<-rest
 }
 
 // errShutdown is the cause of a job's end because the worker shuts down.
@@ -176,10 +257,10 @@ func (r *Runner) heed(ctx context.Context, hints []event.Hint) (due bool) {
 	return due
 }
 
-// current reports whether the leases of the jobs at hand are known to hold,
-// and sees to those that are not. After an outage a worker must do so before it
+// current returns nil if the leases of the jobs at hand are known to hold, and
+// sees to those that are not. After an outage a worker must do so before it
 // claims, or it would take over its own jobs.
-func (r *Runner) current(ctx context.Context) bool {
+func (r *Runner) current(ctx context.Context) error {
 	var old []*store.Attempt
 	r.mu.Lock()
 	for _, a := range r.held {
@@ -189,18 +270,19 @@ func (r *Runner) current(ctx context.Context) bool {
 	}
 	r.mu.Unlock()
 	if len(old) == 0 {
-		return true
+		return nil
 	}
-	if err := r.Store.Beat(ctx, old, true); err != nil {
+	err := r.Store.Beat(ctx, old, true)
+	if err != nil {
 		r.Log.Warn("no claim while leases are not confirmed", "jobs", len(old), "err", err)
-		return false
 	}
-	return true
+	return err
 }
 
-// beat renews the leases of the jobs at hand until ended is closed.
+// beat renews the leases of the jobs at hand until ended is closed. It looks
+// often enough that a cancellation of which no hint arrived is heeded in time.
 func (r *Runner) beat(ctx context.Context, ended <-chan struct{}) {
-	t := time.NewTicker(r.Store.Leases() / 10)
+	t := time.NewTicker(min(r.Store.Leases()/10, 500*time.Millisecond))
 	defer t.Stop()
 	for {
 		select {
@@ -216,7 +298,10 @@ func (r *Runner) beat(ctx context.Context, ended <-chan struct{}) {
 		r.mu.Unlock()
 		// A beat that outlives the lease is worth nothing.
 		bctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Store.Leases()/2)
-		if err := r.Store.Beat(bctx, mine, false); err != nil {
+		r.begin(&r.beats)
+		err := r.Store.Beat(bctx, mine, false)
+		r.end(&r.beats, err)
+		if err != nil {
 			r.Log.Warn("beat", "jobs", len(mine), "err", err)
 		}
 		cancel()
@@ -224,8 +309,9 @@ func (r *Runner) beat(ctx context.Context, ended <-chan struct{}) {
 }
 
 // one runs a job and records how the attempt ended. It is the only place that
-// decides between trying again and giving up.
-func (r *Runner) one(work context.Context, a *store.Attempt) {
+// decides between trying again and giving up. The channel that it returns is
+// closed when the work has returned, which is usually the case already.
+func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan struct{}) {
 	j := a.Job()
 	log := r.Log.With("job_id", j.ID, "attempt", j.Attempt)
 	r.mu.Lock()
@@ -237,23 +323,33 @@ func (r *Runner) one(work context.Context, a *store.Attempt) {
 			delete(r.held, j.ID)
 		}
 		r.mu.Unlock()
-		a.Close()
 	}()
 
 	ctx, cancel := context.WithCancelCause(work)
-	watched := make(chan struct{})
+	defer cancel(nil)
+	var result error
+	gone := make(chan struct{})
 	go func() {
-		defer close(watched)
-		select {
-		case <-a.Lost():
-			cancel(a.Err())
-		case <-ctx.Done():
-		}
+		defer close(gone)
+		result = r.do(ctx, a)
 	}()
-	err := r.do(ctx, a)
+	select {
+	case <-gone:
+	case <-a.Lost():
+		cancel(a.Err())
+	case <-work.Done():
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	var err error
+	select {
+	case <-gone:
+		err = result
+	case <-late.C:
+		err = context.Cause(ctx)
+		log.Warn("the work was told to stop and goes on; it is left to itself, and its place stays taken until it returns", "cause", err)
+	}
 	stage := a.Job().Stage
-	cancel(nil)
-	<-watched
 
 	// What is left to write must be written even while the worker shuts down,
 	// but not for longer than the lease, after which others see to the job.
@@ -261,15 +357,15 @@ func (r *Runner) one(work context.Context, a *store.Attempt) {
 	defer end()
 	switch lost := a.Err(); {
 	case err == nil:
-		return
+		return gone
 	case errors.Is(lost, rag.ErrStale):
 		log.Warn("left: the job moved on without this worker", "stage", stage)
-		return
+		return gone
 	case errors.Is(lost, rag.ErrCancelRequested):
 		err = a.AcknowledgeCancel(last)
 	case lost != nil:
 		log.Error("left: the database refused a stage write", "stage", stage, "err", lost)
-		return
+		return gone
 	case errors.Is(context.Cause(work), errShutdown):
 		err = a.Release(last)
 	default:
@@ -281,6 +377,7 @@ func (r *Runner) one(work context.Context, a *store.Attempt) {
 	if err != nil {
 		log.Error("the end of the attempt was not recorded; the lease will run out", "stage", stage, "err", err)
 	}
+	return gone
 }
 
 // do calls r.Do and turns a panic into an error.

@@ -516,7 +516,11 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
 		err = s.Ready(r.Context())
 	}
 	if err != nil {
-		return &rag.Error{Code: "not_ready", Fault: rag.FaultSystem, Err: err, Reason: "The engine is not ready", Action: "Wait a little; if it lasts, look at the operator's log"}
+		no := &rag.Error{Code: "not_ready", Fault: rag.FaultSystem, Err: err, Reason: "The engine is not ready", Action: "Wait a little; if it lasts, look at the operator's log"}
+		if e, ok := errors.AsType[*rag.Error](err); ok {
+			no.Reason, no.Action = e.Reason, e.Action
+		}
+		return no
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 	return nil

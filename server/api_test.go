@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -303,6 +305,31 @@ func TestReady(t *testing.T) {
 	get[map[string]string](w, "/readyz", http.StatusOK)
 	w.Ready = func(context.Context) error { return fmt.Errorf("the model is loading") }
 	get[failure](w, "/readyz", http.StatusServiceUnavailable)
+	w.Ready = func(context.Context) error {
+		return &rag.Error{Code: "worker_stuck", Fault: rag.FaultSystem, Reason: "No job could be claimed", Action: "Look", Err: errors.New("secret-host refused")}
+	}
+	a := w.do("GET", "/readyz", nil)
+	if f := decode[failure](w, a, http.StatusServiceUnavailable); f.Error.Code != "not_ready" || f.Error.Reason != "No job could be claimed" || strings.Contains(a.body, "secret-host") {
+		t.Errorf("readyz: %s", a.body)
+	}
+}
+
+// A worker answers probes and nothing else.
+func TestProbes(t *testing.T) {
+	w := newWorld(t)
+	w.Probes = true
+	w.start()
+	for path, status := range map[string]int{
+		"/healthz": http.StatusOK, "/readyz": http.StatusOK, "/metrics": http.StatusOK,
+		"/": http.StatusNotFound, "/api/v1/jobs": http.StatusNotFound, "/api/v1/search?q=a": http.StatusNotFound,
+	} {
+		if a := w.do("GET", path, nil); a.StatusCode != status {
+			t.Errorf("%s: %d, want %d", path, a.StatusCode, status)
+		}
+	}
+	if a := w.do("POST", "/api/v1/documents?filename=a.txt", strings.NewReader("x")); a.StatusCode != http.StatusNotFound {
+		t.Errorf("upload: %d", a.StatusCode)
+	}
 }
 
 func TestWalk(t *testing.T) {
@@ -730,11 +757,22 @@ func TestServeDrains(t *testing.T) {
 	}
 }
 
-// A request that does not end is cut off after the grace period, and Serve
-// says so.
+// A request that does not end is cut off after the grace period, or when a
+// second signal comes, and Serve says so.
 func TestServeCutsOff(t *testing.T) {
+	t.Run("grace", func(t *testing.T) { testServeCutsOff(t, func(w *world) { w.Grace = 1 }) })
+	t.Run("hurry", func(t *testing.T) {
+		testServeCutsOff(t, func(w *world) {
+			hurry := make(chan struct{})
+			close(hurry)
+			w.Grace, w.Hurry = time.Hour, hurry
+		})
+	})
+}
+
+func testServeCutsOff(t *testing.T, set func(*world)) {
 	w := newWorld(t)
-	w.Grace = 1
+	set(w)
 	stop := w.serve()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	if err != nil {

@@ -58,9 +58,12 @@ type Server struct {
 	Ready     func(ctx context.Context) error // asked by /readyz beside the store; may be nil
 	Metrics   *prometheus.Registry            // nil means one of its own
 	Version   string                          // shown at the foot of the page
+	Probes    bool                            // answer only /healthz, /readyz and /metrics; Searcher, Uploads and DefaultUser are not used
 
 	Poll  time.Duration // between looks at the store by live viewers; 0 means 2 s
 	Grace time.Duration // for requests under way when Serve stops; 0 means 20 s
+
+	Hurry <-chan struct{} // closed to end Grace early; may be nil
 
 	once    sync.Once
 	mux     *http.ServeMux
@@ -90,6 +93,14 @@ func (s *Server) init() {
 }
 
 func (s *Server) routes() {
+	s.handle("GET /healthz", s.healthz)
+	s.handle("GET /readyz", s.readyz)
+	s.handle("GET /metrics", s.metrics)
+	s.handle("/", func(w http.ResponseWriter, r *http.Request) error { return errNoRoute })
+	if s.Probes {
+		return
+	}
+
 	const api = "/api/v1"
 	s.handle("POST "+api+"/documents", s.postDocuments)
 	s.handle("GET "+api+"/documents", s.getDocuments)
@@ -108,10 +119,6 @@ func (s *Server) routes() {
 	s.handle("GET "+api+"/stats", s.getStats)
 	s.handle(api+"/", func(w http.ResponseWriter, r *http.Request) error { return errNoRoute })
 
-	s.handle("GET /healthz", s.healthz)
-	s.handle("GET /readyz", s.readyz)
-	s.handle("GET /metrics", s.metrics)
-
 	s.handle("GET /{$}", s.homePage)
 	s.handle("GET /jobs/{id}", s.jobPage)
 	s.handle("POST /upload", s.uploadForm)
@@ -121,7 +128,6 @@ func (s *Server) routes() {
 	s.handle("GET /ui/jobs/events", s.uiJobsEvents)
 	s.handle("GET /ui/jobs/{id}/events", s.uiJobEvents)
 	s.handle("GET /static/{file}", s.static)
-	s.handle("/", func(w http.ResponseWriter, r *http.Request) error { return errNoRoute })
 }
 
 // A handler answers a request, or returns an error before it has written
@@ -246,11 +252,19 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() {
 		<-ctx.Done()
 		s.stopped.Do(func() { close(s.stop) })
+		begun := time.Now()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 		defer cancel()
+		wg.Go(func() {
+			select {
+			case <-s.Hurry:
+				cancel()
+			case <-grace.Done():
+			}
+		})
 		err := srv.Shutdown(grace)
 		if err != nil {
-			err = fmt.Errorf("serve: requests still under way after %v were cut off: %w", s.Grace, errors.Join(err, srv.Close()))
+			err = fmt.Errorf("serve: requests still under way after %v were cut off: %w", time.Since(begun).Round(time.Millisecond), errors.Join(err, srv.Close()))
 		}
 		down <- err
 	})

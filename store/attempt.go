@@ -19,8 +19,9 @@ import (
 // waits for those before it. Once the hold is lost (see [Attempt.Lost]) every
 // method returns the reason.
 type Attempt struct {
-	store *Store
-	wg    sync.WaitGroup
+	store    *Store
+	wg       sync.WaitGroup
+	settling sync.Mutex // held while wg is waited for: the work and the runner may both do so
 
 	mu        sync.Mutex
 	job       rag.Job // as the worker sees it
@@ -30,6 +31,7 @@ type Attempt struct {
 	lost      chan struct{} // closed when err is first set
 	err       error
 	answering bool // the request to cancel is being answered
+	left      bool // the attempt is being ended: the work may not move the job any more
 	progress  rag.Progress
 	beaten    rag.Progress // the progress last recorded
 	beatenAt  time.Time    // when the lease was last extended
@@ -142,6 +144,9 @@ func (a *Attempt) enqueue(ctx context.Context, on lifecycle.Signal) (idle <-chan
 	if a.err != nil {
 		return nil, a.err
 	}
+	if a.left {
+		return nil, rag.ErrStale
+	}
 	t, err := lifecycle.Next(&a.job, on, lifecycle.Options{})
 	if err != nil {
 		return nil, err
@@ -215,6 +220,8 @@ func (a *Attempt) write(ctx context.Context, t lifecycle.Transition, fn func() (
 // settle waits until every queued write has been confirmed. It begins again
 // with the first that is not, in case its acknowledgement was lost.
 func (a *Attempt) settle(ctx context.Context) error {
+	a.settling.Lock()
+	defer a.settling.Unlock()
 	a.mu.Lock()
 	idle := a.idle
 	a.mu.Unlock()
@@ -260,6 +267,12 @@ func (a *Attempt) Finish(ctx context.Context, r *Result, warnings []rag.Warning)
 	if err := a.settle(ctx); err != nil {
 		return err
 	}
+	a.mu.Lock()
+	left := a.left
+	a.mu.Unlock()
+	if left {
+		return rag.ErrStale
+	}
 	n := len(r.Chunks)
 	return a.end(ctx, lifecycle.Stored, rag.Detail{Chunks: &n, Warnings: warnings}, func(t lifecycle.Transition) (Applied, error) {
 		return a.store.Driver.Finish(ctx, t, r)
@@ -284,7 +297,10 @@ func (a *Attempt) Release(ctx context.Context) error {
 
 // AcknowledgeCancel ends the job after its cancellation was requested.
 func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
+	a.leaving()
+	a.settling.Lock()
 	a.wg.Wait()
+	a.settling.Unlock()
 	a.mu.Lock()
 	if errors.Is(a.err, rag.ErrCancelRequested) {
 		a.err, a.answering = nil, true // the request is what this write answers
@@ -296,6 +312,7 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 
 // leave makes a transition out of the active stages, after those that are queued.
 func (a *Attempt) leave(ctx context.Context, on lifecycle.Signal, d rag.Detail) error {
+	a.leaving()
 	if err := a.settle(ctx); err != nil {
 		return err
 	}
@@ -303,6 +320,14 @@ func (a *Attempt) leave(ctx context.Context, on lifecycle.Signal, d rag.Detail) 
 		e, err := a.store.apply(ctx, t)
 		return Applied{Event: e}, err
 	})
+}
+
+// leaving refuses every move that the work may still ask for: it can be running,
+// although it was told to stop.
+func (a *Attempt) leaving() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = true
 }
 
 func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, do func(lifecycle.Transition) (Applied, error)) error {
@@ -341,14 +366,14 @@ func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, do
 func (a *Attempt) Close() { a.wg.Wait() }
 
 // Beat renews the leases of attempts and records their progress. Those in
-// which nothing changed are left until a fifth of their lease has passed, unless
-// now is set. Attempts that have lost their job learn of it.
+// which nothing changed are left until a fifth of their lease has passed, or a
+// second, unless now is set. Attempts that have lost their job learn of it.
 func (s *Store) Beat(ctx context.Context, attempts []*Attempt, now bool) error {
 	var due []*Attempt
 	var beats []Beat
 	for _, a := range attempts {
 		a.mu.Lock()
-		if a.err == nil && (now || a.progress != a.beaten || time.Since(a.beatenAt) >= s.opt.Lease/5) {
+		if a.err == nil && (now || a.progress != a.beaten || time.Since(a.beatenAt) >= min(s.opt.Lease/5, time.Second)) {
 			due = append(due, a)
 			beats = append(beats, Beat{a.job.ID, a.job.Attempt, a.progress})
 		}

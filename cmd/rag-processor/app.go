@@ -236,6 +236,15 @@ func (c *cli) workers() (int, error) {
 	return n, err
 }
 
+// grace returns how long jobs may go on after the process was told to stop, as
+// [runner.Runner] has it: less than 0 for not at all.
+func (c *cli) grace() (time.Duration, error) {
+	if d, err := time.ParseDuration(c.str("grace")); err == nil && d == 0 {
+		return -1, nil
+	}
+	return c.duration("grace")
+}
+
 // A plant is the part of the app that works on jobs.
 type plant struct {
 	runner   *runner.Runner
@@ -261,7 +270,7 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 	if err != nil {
 		return nil, err
 	}
-	grace, err := a.c.duration("grace")
+	grace, err := a.c.grace()
 	if err != nil {
 		return nil, err
 	}
@@ -285,8 +294,17 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 		host = "localhost"
 	}
 	return &plant{pool: pool, embedder: e, runner: &runner.Runner{
-		Store: a.store, Do: p.Run, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace,
+		Store: a.store, Do: p.Run, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace, Hurry: a.c.hurry,
 	}}, nil
+}
+
+// ready returns nil if jobs are worked on, or why not.
+func (p *plant) ready(ctx context.Context) error {
+	if err := p.runner.Ready(); err != nil {
+		return err
+	}
+	_, err := p.pool.Isolation(ctx)
+	return err
 }
 
 func (a *app) parsers(workers int, limits parse.Limits) (*parse.Pool, error) {

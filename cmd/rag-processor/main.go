@@ -30,9 +30,26 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == childCommand {
 		os.Exit(parse.ChildMain(os.Stdin, os.Stdout))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+	ctx, hurry := signals()
+	os.Exit(run(ctx, hurry, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// signals returns what the signals to stop do: the first ends ctx, after which
+// the jobs at hand may go on for the time of grace; the second closes hurry: they
+// are given back at once; the third ends the program as if there were no handler.
+func signals() (ctx context.Context, hurry <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	second := make(chan struct{})
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-c
+		cancel()
+		<-c
+		signal.Stop(c)
+		close(second)
+	}()
+	return ctx, second
 }
 
 // childCommand is the hidden command that serves one parser process.
@@ -59,7 +76,7 @@ func commands() []command {
 			{name: "once", help: "exit after the answer"},
 			{name: "watch", kind: "path", help: "folder to keep ingesting from as its files change"},
 		}},
-		{name: "worker", help: "work on jobs only", run: worker, groups: []string{"data", "work"}, flags: []flagSpec{
+		{name: "worker", help: "work on jobs only", run: worker, groups: []string{"data", "work", "worker"}, flags: []flagSpec{
 			{name: "until-idle", help: "exit when no job is left"},
 		}},
 		{name: "ingest", args: "PATH…", help: "ingest files and folders, showing each one's progress", run: ingest, groups: []string{"data", "work"}, flags: []flagSpec{
@@ -110,8 +127,8 @@ func commands() []command {
 
 var jsonFlag = flagSpec{name: "json", help: "print JSON"}
 
-// run is the whole program; tests call it.
-func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+// run is the whole program.
+func run(ctx context.Context, hurry <-chan struct{}, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cmd, rest, err := find(args)
 	if err == nil && cmd == nil {
 		usage(stdout)
@@ -126,7 +143,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 			commandUsage(stdout, cmd)
 			return exitOK
 		}
-		c.stdin, c.out, c.err = stdin, stdout, stderr
+		c.stdin, c.out, c.err, c.hurry = stdin, stdout, stderr, hurry
 		err = cmd.run(ctx, c)
 		if cerr := c.close(); err == nil {
 			err = cerr

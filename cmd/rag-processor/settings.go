@@ -18,7 +18,7 @@ type setting struct {
 	name  string // of the flag
 	env   string
 	def   string // as it is told; empty means that it is computed
-	group string // "data", "server" or "work"
+	group string // "data", "server", "work" or "worker"
 	help  string
 }
 
@@ -45,7 +45,8 @@ func settings() []setting {
 		{"parse-time", "RAG_PARSE_TIME", "5m", "work", "longest time that parsing one file may take"},
 		{"parse-memory", "RAG_PARSE_MEMORY_MB", "1024", "work", "memory, in MiB, that parsing one file may take"},
 		{"cache", "RAG_CACHE_MB", "512", "work", "size, in MiB, that the cache of parsed documents and embeddings is kept to"},
-		{"grace", "RAG_GRACE", "8s", "work", "how long jobs may go on after the process was told to stop, before they are given back"},
+		{"grace", "RAG_GRACE", "8s", "work", "how long jobs may go on after the process was told to stop, before they are given back; 0s gives them back at once, as a second signal does"},
+		{"probes", "RAG_PROBES", "", "worker", "address on which a worker serves /healthz, /readyz and /metrics, such as :9090; default: none"},
 	}
 }
 
@@ -67,6 +68,7 @@ type cli struct {
 
 	stdin    io.Reader
 	out, err io.Writer
+	hurry    <-chan struct{} // closed when a person does not want to wait for the time of grace
 	closers  []func() error
 }
 

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"ragprocessor/model/local"
 	"ragprocessor/parse"
 	"ragprocessor/rag"
+	"ragprocessor/server"
 	"ragprocessor/store"
 )
 
@@ -21,6 +24,13 @@ func worker(ctx context.Context, c *cli) error {
 	if err != nil {
 		return err
 	}
+	var l net.Listener
+	if c.str("probes") != "" {
+		if l, err = net.Listen("tcp", c.str("probes")); err != nil {
+			return &usageError{fmt.Sprintf("%s cannot be listened on: %v", c.str("probes"), err), "name another address with --probes, such as :9090"}
+		}
+		defer l.Close()
+	}
 	p, err := a.plant(ctx)
 	if err != nil {
 		return err
@@ -28,7 +38,23 @@ func worker(ctx context.Context, c *cli) error {
 	p.runner.UntilIdle = c.on("until-idle")
 	a.log.Info("worker started", "worker", p.runner.Name, "jobs_at_once", p.runner.Workers, "database", a.store.Name(), "model", p.embedder.Space().Model)
 	defer a.log.Info("worker stopped", "worker", p.runner.Name)
-	return a.work(ctx, p)
+	if l == nil {
+		return a.work(ctx, p)
+	}
+	a.log.Info("serving probes", "address", l.Addr().String())
+	s := &server.Server{Store: a.store, Log: a.log, Probes: true, Ready: p.ready, Hurry: c.hurry}
+	side, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.Serve(side, l); err != nil {
+			a.log.Error("probes are not served any more", "err", err)
+		}
+	})
+	err = a.work(ctx, p)
+	stop()
+	wg.Wait()
+	return err
 }
 
 func modelsPull(ctx context.Context, c *cli) error {
