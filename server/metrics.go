@@ -29,6 +29,7 @@ type meters struct {
 	requests    *prometheus.CounterVec
 	latency     *prometheus.HistogramVec
 	scrape      http.Handler
+	sampler     *store.Sampler // may be nil
 
 	mu    sync.Mutex
 	known store.Stats
@@ -36,8 +37,9 @@ type meters struct {
 	err   error
 }
 
-func newMeters(reg *prometheus.Registry) *meters {
+func newMeters(reg *prometheus.Registry, sampler *store.Sampler) *meters {
 	m := &meters{
+		sampler:     sampler,
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rag_transitions_total", Help: "Moves of jobs that this process heard of, by signal."}, []string{"signal"}),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rag_stage_seconds", Help: "Time that a job spent in a stage, by the database's clock; pending is waiting.",
 			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 900, 3600}}, []string{"stage"}),
@@ -91,11 +93,18 @@ var (
 	descChunks    = prometheus.NewDesc("rag_chunks", "Chunks that are searchable.", nil, nil)
 	descCache     = prometheus.NewDesc("rag_cache_bytes", "Size of the caches.", nil, nil)
 	descDatabase  = prometheus.NewDesc("rag_database_bytes", "Size of the database.", nil, nil)
+
+	descViolations = prometheus.NewDesc("rag_invariant_violations", "Jobs that violate an invariant now, as far as this process has looked. Anything but 0 is a fault; see docs/runbook.md.", []string{"invariant"}, nil)
+	descAudited    = prometheus.NewDesc("rag_audit_jobs_total", "Jobs whose invariants this process has checked.", nil, nil)
+	descBusy       = prometheus.NewDesc("rag_audit_busy_seconds_total", "Time that this process has spent on checking invariants.", nil, nil)
+	descCycle      = prometheus.NewDesc("rag_audit_cycle_timestamp_seconds", "When this process had last checked every job; 0 before that.", nil, nil)
+	descCycleTook  = prometheus.NewDesc("rag_audit_cycle_seconds", "How long the last round over all jobs took.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (m *meters) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descJobs, descDue, descLost, descOldest, descDocuments, descChunks, descCache, descDatabase} {
+	for _, d := range []*prometheus.Desc{descUp, descJobs, descDue, descLost, descOldest, descDocuments, descChunks, descCache, descDatabase,
+		descViolations, descAudited, descBusy, descCycle, descCycleTook} {
 		ch <- d
 	}
 }
@@ -109,6 +118,20 @@ func (m *meters) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if m.sampler != nil {
+		r := m.sampler.Report()
+		for name, n := range r.Violations {
+			gauge(descViolations, float64(n), name)
+		}
+		ch <- prometheus.MustNewConstMetric(descAudited, prometheus.CounterValue, float64(r.Jobs))
+		ch <- prometheus.MustNewConstMetric(descBusy, prometheus.CounterValue, r.Busy.Seconds())
+		cycle := 0.0
+		if !r.Cycle.IsZero() {
+			cycle = float64(r.Cycle.UnixMilli()) / 1e3
+		}
+		gauge(descCycle, cycle)
+		gauge(descCycleTook, r.CycleTook.Seconds())
 	}
 	if !ok {
 		gauge(descUp, 0)

@@ -57,6 +57,7 @@ type Server struct {
 	MaxUpload int64                           // bytes of one file; 0 means 100 MiB
 	Ready     func(ctx context.Context) error // asked by /readyz beside the store; may be nil
 	Metrics   *prometheus.Registry            // nil means one of its own
+	Sampler   *store.Sampler                  // whose findings are told as metrics; may be nil
 	Version   string                          // shown at the foot of the page
 	Probes    bool                            // answer only /healthz, /readyz and /metrics; Searcher, Uploads and DefaultUser are not used
 
@@ -85,7 +86,7 @@ func (s *Server) init() {
 			s.Metrics = prometheus.NewRegistry()
 		}
 		s.stop = make(chan struct{})
-		s.meters = newMeters(s.Metrics)
+		s.meters = newMeters(s.Metrics, s.Sampler)
 		s.pages = parsePages()
 		s.mux = http.NewServeMux()
 		s.routes()

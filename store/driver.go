@@ -118,6 +118,10 @@ type JobDriver interface {
 	// order of their IDs, each with everything that its invariants speak of,
 	// read in one snapshot.
 	AuditRows(ctx context.Context, after string, n int) ([]AuditRow, error)
+
+	// AuditJobs returns the jobs with the given IDs as AuditRows does. Those
+	// that are gone are left out.
+	AuditJobs(ctx context.Context, ids []string) ([]AuditRow, error)
 }
 
 // A ChunkDriver finds and returns chunks.
@@ -172,6 +176,13 @@ type Watcher interface {
 type Announcer interface {
 	// Announce tells of a change. It never blocks, and what it tells may be lost.
 	Announce(h event.Hint)
+}
+
+// An Inspector is implemented by drivers that can check what the rows of no
+// single job show: what is left of documents that are gone, and whether indexes
+// are sound. It may read the whole database.
+type Inspector interface {
+	Inspect(ctx context.Context, found func(Violation)) error
 }
 
 // A Claim says what a worker wants.
@@ -327,6 +338,7 @@ type Stats struct {
 type AuditRow struct {
 	Job    rag.Job
 	Events []rag.Event
+	Now    time.Time // the clock, when the row was read
 
 	PublicStage, PublicStatus string // the incumbent's columns, as they are
 	OwnStage                  string // our own row's
@@ -338,4 +350,5 @@ type AuditRow struct {
 	Searchable                bool
 	SearchableGeneration      int64
 	RecordedChunks            int // the number recorded for the searchable generation
+	DocumentJobs              int // jobs of the document, this one included
 }

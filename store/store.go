@@ -55,6 +55,7 @@ func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
 	if opt.Lease <= 0 {
 		opt.Lease = 10 * time.Second
 	}
+	opt.Lease = min(opt.Lease, MaxLease)
 	if opt.PerUser <= 0 {
 		opt.PerUser = 64
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -55,6 +56,9 @@ func open(ctx context.Context, c *cli) (*app, error) {
 	lease, err := c.duration("lease")
 	if err != nil {
 		return nil, err
+	}
+	if lease > store.MaxLease {
+		return nil, &usageError{fmt.Sprintf("%s is %v, want at most %v", c.origin("lease"), lease, store.MaxLease), "a worker gives signs of life while it works, however long that takes; a lease is only how long it may be silent"}
 	}
 	perUser, err := c.number("per-user")
 	if err != nil {
@@ -250,6 +254,7 @@ type plant struct {
 	runner   *runner.Runner
 	pool     *parse.Pool
 	embedder embed.Embedder
+	sampler  *store.Sampler // nil if invariants are not sampled
 }
 
 // plant makes the part that works on jobs.
@@ -274,6 +279,10 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 	if err != nil {
 		return nil, err
 	}
+	sampler, err := a.sampler()
+	if err != nil {
+		return nil, err
+	}
 	pool, err := a.parsers(workers, parse.Limits{Time: parseTime, Memory: int64(parseMemory) << 20})
 	if err != nil {
 		return nil, err
@@ -293,9 +302,21 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 	if err != nil {
 		host = "localhost"
 	}
-	return &plant{pool: pool, embedder: e, runner: &runner.Runner{
+	return &plant{pool: pool, embedder: e, sampler: sampler, runner: &runner.Runner{
 		Store: a.store, Do: p.Run, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace, Hurry: a.c.hurry,
 	}}, nil
+}
+
+// sampler returns what checks invariants beside the work, or nil.
+func (a *app) sampler() (*store.Sampler, error) {
+	percent, err := strconv.ParseFloat(a.c.str("audit"), 64)
+	if err != nil || percent < 0 || percent > 100 {
+		return nil, &usageError{fmt.Sprintf("%s is %q, want a percentage such as 0.5", a.c.origin("audit"), a.c.str("audit")), ""}
+	}
+	if percent == 0 {
+		return nil, nil
+	}
+	return &store.Sampler{Store: a.store, Log: a.log, Share: percent / 100}, nil
 }
 
 // ready returns nil if jobs are worked on, or why not.
@@ -371,6 +392,9 @@ func (a *app) work(ctx context.Context, p *plant) error {
 	side, stop := context.WithCancel(ctx)
 	wg.Go(func() { a.watchStore(side) })
 	wg.Go(func() { a.trim(side, int64(limit)<<20) })
+	if p.sampler != nil {
+		wg.Go(func() { p.sampler.Run(side) })
+	}
 	p.runner.Run(ctx)
 	stop()
 	wg.Wait()

@@ -348,26 +348,56 @@ func (a *app) document(ctx context.Context, id string) (*store.Document, error) 
 	return nil, &usageError{fmt.Sprintf("%d documents have IDs like %q", len(found), id), "give more of it"}
 }
 
+// audit is the command "audit". It exits with 0 if every invariant holds, and
+// with 1 if one is violated or could not be checked.
 func audit(ctx context.Context, c *cli) error {
 	a, err := open(ctx, c)
 	if err != nil {
 		return err
 	}
-	found := []store.Violation{}
-	n, err := a.store.Audit(ctx, func(v store.Violation) { found = append(found, v) })
+	// A violation is told with the rule that it breaks and what to do.
+	type violation struct {
+		store.Violation
+		Rule    int    `json:"rule"`
+		Meaning string `json:"meaning"`
+		Runbook string `json:"runbook"`
+	}
+	known := map[string]store.Invariant{}
+	for _, i := range store.Invariants() {
+		known[i.Name] = i
+	}
+	found := []violation{}
+	add := func(v store.Violation) {
+		i := known[v.Invariant]
+		found = append(found, violation{v, i.Rule, i.Meaning, i.Runbook()})
+	}
+	n := 1
+	if id := c.str("job"); id != "" {
+		var vs []store.Violation
+		vs, err = a.store.AuditJob(ctx, id)
+		for _, v := range vs {
+			add(v)
+		}
+	} else {
+		n, err = a.store.Audit(ctx, add)
+	}
 	if err != nil {
 		return err
 	}
 	if c.on("json") {
 		if err := printJSON(c.out, struct {
-			Jobs       int               `json:"jobs"`
-			Violations []store.Violation `json:"violations"`
+			Jobs       int         `json:"jobs"`
+			Violations []violation `json:"violations"`
 		}{n, found}); err != nil {
 			return err
 		}
 	} else {
 		for _, v := range found {
-			fmt.Fprintf(c.out, "%s  %s: %s\n", v.JobID, v.Invariant, v.What)
+			where := v.JobID
+			if where == "" {
+				where = "the database"
+			}
+			fmt.Fprintf(c.out, "%s  %s: %s\n    it must hold that %s (rule %d); %s\n", where, v.Invariant, v.What, v.Meaning, v.Rule, v.Runbook)
 		}
 		fmt.Fprintf(c.out, "%s audited, %s\n", plural(n, "job"), plural(len(found), "violation"))
 	}

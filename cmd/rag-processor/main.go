@@ -115,7 +115,10 @@ func commands() []command {
 			jsonFlag,
 		}},
 		{name: "documents rm", args: "DOCUMENT…", help: "remove documents from search", run: documentsRemove, groups: []string{"data"}},
-		{name: "audit", help: "recompute every invariant from the log; print what is violated", run: audit, groups: []string{"data"}, flags: []flagSpec{jsonFlag}},
+		{name: "audit", help: "recompute every invariant from the log; print what is violated", run: audit, groups: []string{"data"}, flags: []flagSpec{
+			{name: "job", kind: "id", help: "only this job"},
+			jsonFlag,
+		}},
 		{name: "models pull", args: "[MODEL…]", help: "fetch model files and verify them", run: modelsPull, groups: []string{"data"}},
 		{name: "models ls", help: "list the models that can be used", run: modelsList, groups: []string{"data"}, flags: []flagSpec{jsonFlag}},
 		{name: "migrate", help: "bring the database's schema up to date", run: migrate, groups: []string{"data"}},

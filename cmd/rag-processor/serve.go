@@ -73,7 +73,7 @@ func serve(ctx context.Context, c *cli) error {
 		Store: a.store, Searcher: a.searcher(p.embedder), Uploads: a.uploads(), Open: a.sources(), Log: a.log,
 		DefaultUser: a.user, TrustUserHeader: c.on("trust-user-header"), AllowedHosts: c.list("allowed-hosts"),
 		MaxUpload: int64(maxUpload) << 20, Version: versionText(),
-		Ready: p.ready, Hurry: c.hurry,
+		Ready: p.ready, Hurry: c.hurry, Sampler: p.sampler,
 	}
 	fmt.Fprintf(c.out, "serving on http://%s (interrupt to stop)\n", l.Addr())
 	a.log.Info("serving", "address", l.Addr().String(), "worker", p.runner.Name, "database", a.store.Name(), "model", p.embedder.Space().Model, "formats", len(parse.Formats()))

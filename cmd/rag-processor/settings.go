@@ -45,6 +45,7 @@ func settings() []setting {
 		{"parse-time", "RAG_PARSE_TIME", "5m", "work", "longest time that parsing one file may take"},
 		{"parse-memory", "RAG_PARSE_MEMORY_MB", "1024", "work", "memory, in MiB, that parsing one file may take"},
 		{"cache", "RAG_CACHE_MB", "512", "work", "size, in MiB, that the cache of parsed documents and embeddings is kept to"},
+		{"audit", "RAG_AUDIT", "0.5", "work", "how much of the time of one database connection, in percent, goes into checking that the invariants of all jobs hold; 0 for none"},
 		{"grace", "RAG_GRACE", "8s", "work", "how long jobs may go on after the process was told to stop, before they are given back; 0s gives them back at once, as a second signal does"},
 		{"probes", "RAG_PROBES", "", "worker", "address on which a worker serves /healthz, /readyz and /metrics, such as :9090; default: none"},
 	}

@@ -42,7 +42,7 @@ func worker(ctx context.Context, c *cli) error {
 		return a.work(ctx, p)
 	}
 	a.log.Info("serving probes", "address", l.Addr().String())
-	s := &server.Server{Store: a.store, Log: a.log, Probes: true, Ready: p.ready, Hurry: c.hurry}
+	s := &server.Server{Store: a.store, Log: a.log, Probes: true, Ready: p.ready, Hurry: c.hurry, Sampler: p.sampler}
 	side, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup

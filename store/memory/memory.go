@@ -475,11 +475,27 @@ func (d *DB) AuditRows(ctx context.Context, afterID string, n int) ([]store.Audi
 		}
 	}
 	slices.Sort(ids)
-	var out []store.AuditRow
-	for _, id := range ids[:min(n, len(ids))] {
+	return d.audit(ids[:min(n, len(ids))]), nil
+}
+
+// AuditJobs implements [store.Driver].
+func (d *DB) AuditJobs(ctx context.Context, ids []string) ([]store.AuditRow, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.audit(ids), nil
+}
+
+func (d *DB) audit(ids []string) (out []store.AuditRow) {
+	for _, id := range ids {
 		r := d.rows[id]
+		if r == nil {
+			continue
+		}
 		a := store.AuditRow{
-			Job: *d.view(r), Events: slices.Clone(r.events), PublicStage: string(r.job.Stage), PublicStatus: string(r.job.Status),
+			Now: d.now(), DocumentJobs: 1, Job: *d.view(r), Events: slices.Clone(r.events), PublicStage: string(r.job.Stage), PublicStatus: string(r.job.Status),
 			OwnStage: string(r.job.Stage), DocumentStatus: lifecycle.DocumentStatus(r.job.Stage, r.result != nil),
 			DocumentChunkCount: r.job.ChunkCount, Chunks: len(r.chunks), IndexedChunks: len(r.terms),
 		}
@@ -488,7 +504,7 @@ func (d *DB) AuditRows(ctx context.Context, afterID string, n int) ([]store.Audi
 		}
 		out = append(out, a)
 	}
-	return out, nil
+	return out
 }
 
 // selects reports whether f selects the chunks of r.

@@ -710,19 +710,74 @@ func (d *DB) Stats(ctx context.Context) (store.Stats, error) {
 
 // AuditRows implements [store.Driver].
 func (d *DB) AuditRows(ctx context.Context, after string, n int) ([]store.AuditRow, error) {
-	var out []store.AuditRow
 	q := query{}
 	if after != "" && !q.uuid("p.id >", after) {
 		return nil, rag.Permanent(fmt.Errorf("audit: %q is not a UUID", after))
 	}
-	err := d.inTx(ctx, "audit", pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		q.tail("ORDER BY p.id LIMIT %s", n)
+	q.tail("ORDER BY p.id LIMIT %s", n)
+	return d.audit(ctx, q)
+}
+
+// AuditJobs implements [store.Driver].
+func (d *DB) AuditJobs(ctx context.Context, ids []string) ([]store.AuditRow, error) {
+	names := make([]string, 0, len(ids))
+	for _, s := range ids {
+		if name, ok := id(s); ok {
+			names = append(names, name)
+		}
+	}
+	q := query{}
+	q.where("p.id = ANY(%s::text[]::uuid[])", names)
+	return d.audit(ctx, q)
+}
+
+// Inspect implements [store.Inspector].
+func (d *DB) Inspect(ctx context.Context, found func(store.Violation)) error {
+	return d.inTx(ctx, "inspect", pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// Foreign keys keep these at 0, unless somebody has switched them off, as
+		// a restore of a dump may.
+		for _, belongs := range []struct{ table, column, parent, key string }{
+			{"public.document_processing_jobs", "document_id", "public.documents", "id"},
+			{"public.document_chunks", "document_id", "public.documents", "id"},
+			{"rag.jobs", "job_id", "public.document_processing_jobs", "id"},
+			{"rag.job_events", "job_id", "rag.jobs", "job_id"},
+			{"rag.documents", "document_id", "public.documents", "id"},
+			{"rag.chunks", "chunk_id", "public.document_chunks", "id"},
+		} {
+			var n int
+			if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM %s c WHERE NOT EXISTS (SELECT FROM %s p WHERE p.%s = c.%s)",
+				belongs.table, belongs.parent, belongs.key, belongs.column)).Scan(&n); err != nil {
+				return edge("inspect", err)
+			}
+			if n > 0 {
+				found(store.Violation{Invariant: store.Orphan.Name, What: fmt.Sprintf("%d rows of %s belong to rows of %s that are gone", n, belongs.table, belongs.parent)})
+			}
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT indexrelid::regclass::text FROM pg_index
+			WHERE NOT indisvalid AND indrelid IN (SELECT c.oid FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+				WHERE s.nspname = 'rag' OR s.nspname = 'public' AND c.relname IN ('documents', 'document_processing_jobs', 'document_chunks'))`)
+		if err != nil {
+			return edge("inspect", err)
+		}
+		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		for _, name := range names {
+			found(store.Violation{Invariant: store.IndexSound.Name, What: fmt.Sprintf("the index %s is not valid, so it is not used", name)})
+		}
+		return edge("inspect", err)
+	})
+}
+
+func (d *DB) audit(ctx context.Context, q query) (out []store.AuditRow, err error) {
+	err = d.inTx(ctx, "audit", pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT `+jobColumns+`, p.processing_stage, p.status::text, coalesce(j.stage, ''), d.status::text, coalesce(d.chunk_count, 0),
-				c.n, c.indexed, c.n - c.places, s.document_id IS NOT NULL, coalesce(s.generation, 0), coalesce(s.chunk_count, 0)
+				c.n, c.indexed, c.n - c.places, s.document_id IS NOT NULL, coalesce(s.generation, 0), coalesce(s.chunk_count, 0),
+				(SELECT count(*) FROM public.document_processing_jobs o WHERE o.document_id = d.id), clock_timestamp()
 			FROM `+jobTables+`
 			CROSS JOIN LATERAL (
-				SELECT count(*) AS n, count(k.chunk_id) AS indexed, count(DISTINCT c.chunk_index) AS places
+				SELECT count(*) AS n, count(DISTINCT c.chunk_index) AS places,
+					count(k.chunk_id) FILTER (WHERE c.text_embedding IS NOT NULL OR c.multimodal_embedding IS NOT NULL) AS indexed
 				FROM public.document_chunks c LEFT JOIN rag.chunks k ON k.chunk_id = c.id WHERE c.document_id = d.id
 			) c `+q.String(), q.args...)
 		if err != nil {
@@ -730,7 +785,7 @@ func (d *DB) AuditRows(ctx context.Context, after string, n int) ([]store.AuditR
 		}
 		if out, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a store.AuditRow, err error) {
 			j, err := scanJob(row, &a.PublicStage, &a.PublicStatus, &a.OwnStage, &a.DocumentStatus, &a.DocumentChunkCount,
-				&a.Chunks, &a.IndexedChunks, &a.DuplicateIndexes, &a.Searchable, &a.SearchableGeneration, &a.RecordedChunks)
+				&a.Chunks, &a.IndexedChunks, &a.DuplicateIndexes, &a.Searchable, &a.SearchableGeneration, &a.RecordedChunks, &a.DocumentJobs, &a.Now)
 			if err == nil {
 				a.Job = *j
 			}

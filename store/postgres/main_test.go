@@ -184,7 +184,49 @@ func harness(t *testing.T, u string) storetest.Harness {
 		Legacy: func(o rag.Object, documentStatus, status, stage string) string {
 			return legacy(t, d, o, documentStatus, status, stage)
 		},
+		Damage: func(name, job, document string) bool {
+			q, ok := damages[name]
+			if ok {
+				runScript(t, d, strings.NewReplacer("JOB", "'"+job+"'", "DOC", "'"+document+"'").Replace(q))
+			}
+			return ok
+		},
+		SQL: func(q string) { runScript(t, d, q) },
 	}
+}
+
+// runScript runs statements, all in one transaction.
+func runScript(t testing.TB, d *DB, q string) {
+	t.Helper()
+	c, err := d.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := c.Conn().PgConn().Exec(t.Context(), q).ReadAll(); err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+}
+
+// damages are what a person with SQL can do to a job: see storetest.
+var damages = map[string]string{
+	"stage":            "UPDATE public.document_processing_jobs SET processing_stage = 'pending' WHERE id = JOB",
+	"status":           "UPDATE public.document_processing_jobs SET status = 'pending' WHERE id = JOB",
+	"document status":  "UPDATE public.documents SET status = 'processing' WHERE id = DOC",
+	"document count":   "UPDATE public.documents SET chunk_count = 7 WHERE id = DOC",
+	"limit":            "UPDATE rag.jobs SET attempt_limit = 99 WHERE job_id = JOB",
+	"cancel":           "UPDATE rag.jobs SET cancel_requested_at = now() WHERE job_id = JOB",
+	"failure":          `UPDATE rag.jobs SET failure = '{"code":"made_up"}' WHERE job_id = JOB`,
+	"warnings":         `UPDATE rag.jobs SET warnings = '[{"part":"page 1"}]' WHERE job_id = JOB`,
+	"lost chunk":       "DELETE FROM public.document_chunks WHERE document_id = DOC AND chunk_index = 1",
+	"double chunk":     "UPDATE public.document_chunks SET chunk_index = 0 WHERE document_id = DOC",
+	"no vector":        "UPDATE public.document_chunks SET text_embedding = NULL WHERE document_id = DOC AND chunk_index = 1",
+	"no words":         "DELETE FROM rag.chunks WHERE chunk_id = (SELECT id FROM public.document_chunks WHERE document_id = DOC AND chunk_index = 1)",
+	"not searchable":   "DELETE FROM rag.documents WHERE document_id = DOC",
+	"other generation": "UPDATE rag.documents SET generation = 99 WHERE document_id = DOC",
+	"lease":            "UPDATE rag.jobs SET lease_expires_at = lease_expires_at + interval '2 days' WHERE job_id = JOB",
+	"second job":       "INSERT INTO public.document_processing_jobs (document_id, file_type, file_path) VALUES (DOC, 'text/plain', 'second')",
+	"orphan":           "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM public.documents WHERE id = DOC; COMMIT",
 }
 
 func TestDriver(t *testing.T) {

@@ -118,6 +118,33 @@ func (i *index) sync(x *tx, user string, anew bool) (searchable, bool, error) {
 	return searchable{i.users[user], i.chunks}, true, nil
 }
 
+// holds returns a function that reports whether the index has the given number
+// of chunks for a key. It always does if nothing was searched yet, or while the
+// index is further than the snapshot of x.
+func (i *index) holds(x *tx) (func(key int64, chunks int) bool, error) {
+	unknown := func(int64, int) bool { return true }
+	i.mu.Lock()
+	loaded := i.loaded
+	i.mu.Unlock()
+	if !loaded {
+		return unknown, nil
+	}
+	if _, ok, err := i.sync(x, "", false); err != nil || !ok {
+		return unknown, err
+	}
+	var at position
+	if err := x.get(`SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'rag_documents'), 0),
+		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'rag_removed'), 0)`, nil, &at.added, &at.removed); err != nil {
+		return nil, err
+	}
+	return func(key int64, chunks int) bool {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		s := i.sets[key]
+		return i.at != at || s != nil && s.count == chunks && len(s.codes) > 0
+	}, nil
+}
+
 // changes reads what was added and removed since a position. What was added and
 // removed again is in neither.
 func changes(x *tx, since position, all bool) (added []*set, removed []int64, err error) {

@@ -64,6 +64,29 @@ func legacy(t testing.TB, db *sql.DB, o rag.Object, documentStatus, status, stag
 	return job
 }
 
+// damages are what a person with SQL can do to a job: see storetest.
+var damages = map[string]string{
+	"stage":            "UPDATE document_processing_jobs SET processing_stage = 'pending' WHERE id = JOB",
+	"status":           "UPDATE document_processing_jobs SET status = 'pending' WHERE id = JOB",
+	"document status":  "UPDATE documents SET status = 'processing' WHERE id = DOC",
+	"document count":   "UPDATE documents SET chunk_count = 7 WHERE id = DOC",
+	"limit":            "UPDATE rag_jobs SET attempt_limit = 99 WHERE id = JOB",
+	"cancel":           "UPDATE rag_jobs SET cancel_requested_at = 1 WHERE id = JOB",
+	"failure":          `UPDATE rag_jobs SET failure = '{"code":"made_up"}' WHERE id = JOB`,
+	"warnings":         `UPDATE rag_jobs SET warnings = '[{"part":"page 1"}]' WHERE id = JOB`,
+	"lost chunk":       "DELETE FROM document_chunks WHERE document_id = DOC AND chunk_index = 1",
+	"double chunk":     "UPDATE document_chunks SET chunk_index = 0 WHERE document_id = DOC",
+	"no vector":        "UPDATE document_chunks SET text_embedding = NULL WHERE document_id = DOC AND chunk_index = 1",
+	"no words":         "DELETE FROM rag_words WHERE rowid = (SELECT max(rag_n) FROM document_chunks WHERE document_id = DOC)",
+	"no codes":         "DELETE FROM rag_codes WHERE key = (SELECT key FROM rag_documents WHERE document_id = DOC)",
+	"not searchable":   "DELETE FROM rag_documents WHERE document_id = DOC",
+	"other generation": "UPDATE rag_documents SET generation = 99 WHERE document_id = DOC",
+	"lease":            "UPDATE rag_jobs SET lease_expires_at = lease_expires_at + 2 * 86400 * 1000000 WHERE id = JOB",
+	"second job": `INSERT INTO document_processing_jobs (id, document_id, file_type, file_path)
+		VALUES ('second-job', DOC, 'text/plain', 'second')`,
+	"orphan": "DELETE FROM documents WHERE id = DOC",
+}
+
 func TestDriver(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		path := filepath.Join(t.TempDir(), "a file %20?#.db")
@@ -76,6 +99,15 @@ func TestDriver(t *testing.T) {
 			Legacy: func(o rag.Object, documentStatus, status, stage string) string {
 				return legacy(t, db, o, documentStatus, status, stage)
 			},
+			Damage: func(name, job, document string) bool {
+				q := damages[name]
+				if name == "orphan" {
+					q = "PRAGMA foreign_keys = OFF; " + q + "; PRAGMA foreign_keys = ON"
+				}
+				must(t, db, strings.NewReplacer("JOB", "'"+job+"'", "DOC", "'"+document+"'").Replace(q))
+				return true
+			},
+			SQL: func(q string) { must(t, db, q) },
 		}
 	})
 }

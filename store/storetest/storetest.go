@@ -34,6 +34,14 @@ type Harness struct {
 	// without any row of ours, and returns the job's ID. Nil if the driver
 	// keeps no incumbent's rows.
 	Legacy func(o rag.Object, documentStatus, status, stage string) (jobID string)
+
+	// Damage changes what is stored of a job, as a person with SQL could, and
+	// reports whether this database has such a thing. See damages for the names.
+	// Nil if nobody can.
+	Damage func(name, jobID, documentID string) bool
+
+	// SQL runs statements, as a person would who follows the runbook.
+	SQL func(statements string)
 }
 
 // Lease is the lease that the suite works with.
@@ -88,6 +96,8 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"Legacy", testLegacy},
 		{"LegacyAdopted", testLegacyAdopted},
 		{"OtherProcess", testOtherProcess},
+		{"Damage", testDamage},
+		{"SampleBesideWork", testSampleBesideWork},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
