@@ -153,7 +153,7 @@ func (s *Server) getJob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	events, err := s.Store.Events(r.Context(), j.ID)
+	events, err := s.Store.Log(r.Context(), j)
 	if err != nil {
 		return err
 	}
@@ -284,9 +284,19 @@ func (s *Server) getChunks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.Store.DocumentChunks(r.Context(), d.ID, from, n)
-	if err != nil {
-		return err
+	var rows []store.ChunkRow
+	for {
+		if rows, err = s.Store.DocumentChunks(r.Context(), d.ID, from, n); err != nil {
+			return err
+		}
+		// If others took the chunks' place meanwhile, their number is another.
+		before := d
+		if d, err = s.document(r); err != nil {
+			return err
+		}
+		if d.ProcessedAt.Equal(before.ProcessedAt) {
+			break
+		}
 	}
 	out := make([]chunkView, len(rows))
 	for i, c := range rows {

@@ -484,6 +484,41 @@ func TestRetryAndCancel(t *testing.T) {
 	}
 }
 
+// TestPartsOfAnAnswerAgree moves a job while an answer about it is put
+// together. The answer's parts must speak of one moment.
+func TestPartsOfAnAnswerAgree(t *testing.T) {
+	w := newWorld(t).start()
+	j := w.upload("a.txt", "text")
+	a := w.claim()
+	w.bad.between = func() { w.advance(a, lifecycle.Downloaded) }
+	got := get[job](w, "/api/v1/jobs/"+j.ID, 200)
+	if last := got.Events[len(got.Events)-1]; got.Stage != last.To {
+		t.Errorf("the job is %s, but the last event beside it leads to %s", got.Stage, last.To)
+	}
+	w.advance(a, lifecycle.Processed)
+	w.advance(a, lifecycle.Embedded)
+	w.finish(a, nil, "one", "two")
+
+	decode[job](w, w.do("POST", "/api/v1/jobs/"+j.ID+"/retry", nil), 200)
+	a = w.claim()
+	w.advance(a, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded)
+	w.bad.between = func() { w.finish(a, nil, "one", "two", "three") }
+	chunks := get[struct {
+		Count  int `json:"chunk_count"`
+		Chunks []struct{ Index int }
+	}](w, "/api/v1/documents/"+j.DocumentID+"/chunks", 200)
+	if chunks.Count != len(chunks.Chunks) || chunks.Count != 3 {
+		t.Errorf("%d chunks are counted and %d are shown, want 3", chunks.Count, len(chunks.Chunks))
+	}
+
+	w.bad.between = func() {
+		if err := w.Store.Delete(t.Context(), j.DocumentID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get[failure](w, "/api/v1/jobs/"+j.ID, 404)
+}
+
 func TestLists(t *testing.T) {
 	w := newWorld(t).start()
 	var want []string

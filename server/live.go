@@ -175,6 +175,10 @@ func (s *Server) look(ctx context.Context, f feed, out *viewer) error {
 	}
 	for _, j := range slices.Concat(left, jobs) {
 		data, err := f.draw(ctx, j)
+		if errors.Is(err, rag.ErrNotFound) { // deleted since it was read
+			out.gone(j.ID)
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -367,7 +367,7 @@ func (s *Server) jobPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	events, err := s.Store.Events(r.Context(), j.ID)
+	events, err := s.Store.Log(r.Context(), j)
 	if err != nil {
 		return err
 	}
@@ -404,7 +404,7 @@ func (s *Server) uiJobsEvents(w http.ResponseWriter, r *http.Request) error {
 // GET /ui/jobs/{id}/events.
 func (s *Server) uiJobEvents(w http.ResponseWriter, r *http.Request) error {
 	return s.jobFeed(w, r, func(ctx context.Context, j *rag.Job) ([]byte, error) {
-		events, err := s.Store.Events(ctx, j.ID)
+		events, err := s.Store.Log(ctx, j)
 		if err != nil {
 			return nil, err
 		}

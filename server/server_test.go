@@ -55,6 +55,27 @@ type world struct {
 type faulty struct {
 	*memory.DB
 	down atomic.Bool
+
+	// Called before the log or the chunks of a document are read, which is after
+	// their job or document was.
+	between func()
+}
+
+func (f *faulty) Events(ctx context.Context, id string) ([]rag.Event, error) {
+	f.interrupt()
+	return f.DB.Events(ctx, id)
+}
+
+func (f *faulty) DocumentChunks(ctx context.Context, id string, from, n int) ([]store.ChunkRow, error) {
+	f.interrupt()
+	return f.DB.DocumentChunks(ctx, id, from, n)
+}
+
+func (f *faulty) interrupt() {
+	if fn := f.between; fn != nil {
+		f.between = nil
+		fn()
+	}
 }
 
 var errDown = errors.New("secret-host:5432 refused the connection")
@@ -217,9 +238,9 @@ type job struct {
 		}
 	}
 	Events []struct {
-		Seq    int
-		Signal string
-		Detail struct {
+		Seq        int
+		Signal, To string
+		Detail     struct {
 			DelaySeconds float64 `json:"delay_seconds"`
 		}
 	}

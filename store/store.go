@@ -264,6 +264,20 @@ func (s *Store) update(ctx context.Context, id string, decide Decide) (*rag.Job,
 	return m.Job, nil
 }
 
+// Log returns the log of j up to where j had come when it was read, so that the
+// two say the same: what was written since belongs to a later look. It returns
+// [rag.ErrNotFound] if the job is gone meanwhile.
+func (s *Store) Log(ctx context.Context, j *rag.Job) ([]rag.Event, error) {
+	es, err := s.Events(ctx, j.ID)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(es)) < j.Seq {
+		return nil, fmt.Errorf("job %s: %w", j.ID, rag.ErrNotFound)
+	}
+	return es[:j.Seq], nil
+}
+
 // Delete removes a document, its job and its chunks. A worker that has it
 // stops.
 func (s *Store) Delete(ctx context.Context, documentID string) error {

@@ -125,7 +125,7 @@ func jobsShow(ctx context.Context, c *cli) error {
 		if err != nil {
 			return err
 		}
-		es, err := a.store.Events(ctx, j.ID)
+		es, err := a.store.Log(ctx, j)
 		if err != nil {
 			return err
 		}

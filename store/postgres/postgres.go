@@ -174,10 +174,27 @@ func edge(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// silence is how long a client may leave a transaction idle. A worker that was
+// stopped or cut off in one would otherwise keep its locks, and with them every
+// other worker from claiming, until the system gives up the connection.
+const silence = 2 * time.Second
+
+// begin is the statement that begins a transaction.
+func begin(opt pgx.TxOptions) string {
+	mode := ""
+	if opt.IsoLevel != "" {
+		mode += " ISOLATION LEVEL " + string(opt.IsoLevel)
+	}
+	if opt.AccessMode != "" {
+		mode += " " + string(opt.AccessMode)
+	}
+	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d", mode, silence.Milliseconds())
+}
+
 // inTx calls fn in a transaction. Errors of fn that are not the database's are
 // returned as they are.
 func (d *DB) inTx(ctx context.Context, doing string, opt pgx.TxOptions, fn func(pgx.Tx) error) error {
-	tx, err := d.pool.BeginTx(ctx, opt)
+	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin(opt)})
 	if err != nil {
 		return edge(doing, err)
 	}

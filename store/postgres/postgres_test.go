@@ -503,6 +503,41 @@ func TestDeadlockFree(t *testing.T) {
 	audit(t, s)
 }
 
+// TestFrozenWorker stops a worker in the middle of a claim, as SIGSTOP or a cut
+// network does. The others must be able to claim, and what it does when it
+// goes on must come to nothing.
+func TestFrozenWorker(t *testing.T) {
+	u := migrated(t)
+	frozen, other := open(t, u), open(t, u)
+	t.Cleanup(func() { frozen.Close(); other.Close() })
+	s := newStore(t, other)
+	j := enqueue(t, s, storetest.Alice, "a.txt")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	claim := func(d *DB, worker string, wait func()) ([]store.Moved, error) {
+		return d.Claim(ctx, store.Claim{Worker: worker, N: 1, PerUser: 10, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+			wait()
+			return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: worker})
+		})
+	}
+	began, goOn := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		moved, err := claim(frozen, "frozen", func() { close(began); <-goOn })
+		if err == nil {
+			t.Errorf("the frozen worker went on and claimed %d jobs", len(moved))
+		}
+	})
+	<-began
+	moved, err := claim(other, "other", func() {})
+	if err != nil || len(moved) != 1 || moved[0].Job.ID != j.ID {
+		t.Errorf("Claim beside a frozen worker = %v, %v; want the job", moved, err)
+	}
+	close(goOn)
+	wg.Wait()
+	audit(t, s)
+}
+
 // TestClaimsAtOnce lets several processes claim at the same time and checks
 // that no job is given twice, that nobody goes empty-handed while there are
 // jobs, and that no user gets more leases than the cap.
