@@ -18,6 +18,7 @@ export RAG_MODELS_DIR ?= $(abspath $(DATA))/models
 
 ASK ?= Where should a program keep temporary files that survive a reboot?
 FUZZTIME ?= 20s
+MINUTES ?= 2
 
 # The default, and the two that the tests compare with their references.
 TEST_MODELS := bge-small-en-v1.5 bge-small-en-v1.5-int8 all-minilm-l6-v2-int8
@@ -58,6 +59,12 @@ generate: ## Write the files that are generated from the code
 .PHONY: fuzz
 fuzz: ## Fuzz each parser and decoder for FUZZTIME (20s)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: chaos
+chaos: ## Kill, stop, cut off and fill up a whole installation for MINUTES (2); fail if anything shown was untrue
+	@scripts/install.sh ip
+	@scripts/postgres-install.sh
+	@$(GO) run ./proof/chaos -minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
 bench: build models ## Measure, beside others, and write docs/benchmarks.md

@@ -50,6 +50,8 @@ var walk = []struct {
 	{pkg: "cmd/rag-processor", allow: []string{
 		"rag", "lifecycle", "event", "source", "parse", "embed", "model/local", "store", "store/sqlite", "store/postgres", "search", "pipeline", "runner", "server",
 	}},
+	{pkg: "proof/history", allow: []string{"rag", "lifecycle"}, std: true},
+	{pkg: "proof/chaos", allow: []string{"rag", "lifecycle", "parse", "chunk", "embed", "proof/history"}},
 	{pkg: "proof/powercut", allow: []string{"rag", "lifecycle", "event", "store", "store/sqlite"}},
 }
 

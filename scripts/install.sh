@@ -19,6 +19,7 @@ has() {
 packages() {
 	case $1 in
 	gcc) echo gcc libc6-dev ;;
+	ip) echo iproute2 ;;
 	pip) echo python3-pip ;;
 	*) echo "$1" ;;
 	esac
@@ -29,6 +30,7 @@ use() {
 	case $1 in
 	chromium) echo "Chromium or Chrome, for the test of the web page" ;;
 	gcc) echo "gcc and the C library's headers, for the race detector" ;;
+	ip) echo "ip, which makes network namespaces" ;;
 	git) echo "git, whose ignore rules are the measure of ours" ;;
 	pip) echo "Python 3 with pip, which can bring Go and the runtime of the models" ;;
 	maven) echo "Maven (mvn), which can bring the models" ;;

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/proof/history"
+	"ragprocessor/rag"
+)
+
+// A version is what a file held from a time on.
+type version struct {
+	from time.Time
+	file *file
+}
+
+// word returns the word of the newest version of a file.
+func (r *run) word(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.versions[name]; len(v) > 0 {
+		return v[len(v)-1].file.word
+	}
+	return ""
+}
+
+func (r *run) act(a history.Act) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.acts = append(r.acts, a)
+}
+
+func (r *run) silenced(worker string, begun, ended time.Time) {
+	r.act(history.Act{Deed: history.Silenced, Begun: begun, Ended: ended, Worker: worker})
+}
+
+func (r *run) count(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts[what]++
+}
+
+// newFile makes a file that the readers know of before the engine does.
+func (r *run) newFile(ctx context.Context, name string) (*file, error) {
+	r.making.Lock()
+	defer r.making.Unlock()
+	f, err := r.maker.next(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.versions[f.name] = append(r.versions[f.name], version{r.now(), f})
+	return f, nil
+}
+
+// enough is how many jobs may wait.
+const enough = 40
+
+// feed hands in files, as long as not enough jobs wait, and asks for what
+// people ask for: that jobs are stopped, tried again, deleted; that the same
+// bytes are taken twice, that newer ones replace older ones.
+func (r *run) feed(ctx context.Context, k uint64) {
+	rng := rand.New(rand.NewPCG(r.seed, 200+k))
+	var sent []*file
+	var inPlace []string
+	for ctx.Err() == nil {
+		pause := 60 * time.Millisecond
+		switch n := rng.IntN(100); {
+		case n < 70 && r.rec.backlog() < enough:
+			f, err := r.newFile(ctx, "")
+			if err != nil {
+				if ctx.Err() == nil {
+					r.fail("make a file: %v", err)
+				}
+				return
+			}
+			r.send(ctx, f)
+			if sent = append(sent, f); len(sent) > 50 {
+				sent = sent[1:]
+			}
+			pause = 20 * time.Millisecond
+		case n >= 70 && n < 73 && len(sent) > 0: // the same bytes again
+			r.send(ctx, sent[rng.IntN(len(sent))])
+			r.count("repeated files")
+		case n >= 73 && n < 75: // files in place, some of them newer than they were
+			for range 1 + rng.IntN(4) {
+				name := ""
+				if len(inPlace) > 0 && rng.IntN(2) == 0 {
+					name = inPlace[rng.IntN(len(inPlace))]
+				}
+				f, err := r.place(ctx, name)
+				if err != nil {
+					if ctx.Err() == nil {
+						r.fail("place a file: %v", err)
+					}
+					return
+				}
+				if name == "" && f.code == "" && f.word != "" {
+					inPlace = append(inPlace, f.name)
+				}
+			}
+			r.ingest(ctx)
+		case n >= 75 && n < 80:
+			r.pester(ctx, rng, "cancel", history.Cancelled, func(k known) bool { return !lifecycle.Ended(k.stage) })
+		case n >= 80 && n < 84 || n >= 84 && n < 98 && r.rec.backlog() < enough/2:
+			pause = 10 * time.Millisecond
+			r.pester(ctx, rng, "retry", history.Requeued, func(k known) bool { return lifecycle.Ended(k.stage) })
+		case n >= 98:
+			r.remove(ctx, rng)
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// send uploads a file.
+func (r *run) send(ctx context.Context, f *file) {
+	begun := r.now()
+	u, err := r.client.upload(ctx, f)
+	if err != nil {
+		r.count("uploads without an answer")
+		return
+	}
+	got := u.Files[0]
+	if got.Job == nil {
+		r.fail("upload of %s: an answer without a job", f.name)
+		return
+	}
+	ended := r.now()
+	r.act(history.Act{Deed: history.Enqueued, Begun: begun, Ended: ended, JobID: got.JobID, Acknowledged: true})
+	r.rec.add(got.Job.reading(history.API, begun, ended), got.DocumentID, f.name)
+	r.count("uploads " + got.Outcome)
+}
+
+// place writes a file into the folder that is ingested in place, or a newer
+// version of it.
+func (r *run) place(ctx context.Context, name string) (*file, error) {
+	f, err := r.newFile(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	tmp := filepath.Join(r.dir, "placed-"+f.word)
+	return f, errors.Join(os.WriteFile(tmp, f.data, 0o600), os.Rename(tmp, filepath.Join(r.corpus, f.name)))
+}
+
+// ingest has the product look for what is new in the folder.
+func (r *run) ingest(ctx context.Context) {
+	r.ingesting.Lock()
+	defer r.ingesting.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, r.binary, "ingest", "--enqueue-only", r.corpus)
+	cmd.Env = append(append(os.Environ(), r.env...), "RAG_DATA_DIR="+filepath.Join(r.dir, "feeder"), "DATABASE_URL="+r.pg.url(r.feeder.address()))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.say("ingest: %v: %s", err, strings.TrimSpace(string(out)))
+		r.count("ingests without an answer")
+		return
+	}
+	r.count("ingests")
+}
+
+// pester asks for something to be done with some job.
+func (r *run) pester(ctx context.Context, rng *rand.Rand, what string, deed history.Deed, want func(known) bool) {
+	id, k, ok := r.rec.pick(rng, want)
+	if !ok {
+		return
+	}
+	r.demand(ctx, id, k, what, deed)
+}
+
+func (r *run) demand(ctx context.Context, id string, k known, what string, deed history.Deed) bool {
+	var j job
+	begun := r.now()
+	err := r.client.call(ctx, http.MethodPost, "/jobs/"+id+"/"+what, nil, &j)
+	ended := r.now()
+	if _, refused := errors.AsType[*refusal](err); refused {
+		r.count(what + " refused")
+		return false
+	}
+	r.act(history.Act{Deed: deed, Begun: begun, Ended: ended, JobID: id, Acknowledged: err == nil})
+	if err != nil {
+		r.count(what + " without an answer")
+		return false
+	}
+	r.rec.add(j.reading(history.API, begun, ended), k.document, k.name)
+	r.count(what)
+	return true
+}
+
+// remove deletes a document. Files in place stay: they would come again.
+func (r *run) remove(ctx context.Context, rng *rand.Rand) {
+	id, k, ok := r.rec.pick(rng, func(known) bool { return true })
+	if !ok {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(r.corpus, k.name)); err == nil {
+		return
+	}
+	begun := r.now()
+	err := r.client.call(ctx, http.MethodDelete, "/documents/"+k.document, nil, nil)
+	r.act(history.Act{Deed: history.Deleted, Begun: begun, Ended: r.now(), JobID: id, Acknowledged: err == nil})
+	if err == nil {
+		r.count("deleted")
+	}
+}
+
+// drain waits, after the faults, until every job has ended, and until every
+// good file that nobody cancelled is completed: those that failed by no fault
+// of their own are tried again, as their message says.
+func (r *run) drain(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		open, again := 0, map[string]known{}
+		r.rec.mu.Lock()
+		for id, k := range r.rec.jobs {
+			switch {
+			case k.gone:
+			case !lifecycle.Ended(k.stage):
+				open++
+			case k.stage == rag.Failed && r.fileOf(k.name).code == "":
+				again[id] = k
+			}
+		}
+		r.rec.mu.Unlock()
+		if open == 0 && len(again) == 0 {
+			return true
+		}
+		for id, k := range again {
+			if r.demand(ctx, id, k, "retry", history.Requeued) {
+				r.count("tried again after the faults")
+			}
+		}
+		sleep(ctx, 300*time.Millisecond)
+	}
+	return false
+}
+
+// fileOf returns the newest version of a file.
+func (r *run) fileOf(name string) *file {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.versions[name]; len(v) > 0 {
+		return v[len(v)-1].file
+	}
+	return &file{}
+}
