@@ -277,7 +277,7 @@ func (b *bench) addDocument(ctx context.Context, d store.Driver, m *maker, n int
 		if err != nil {
 			return err
 		}
-		out, err := d.Apply(ctx, []lifecycle.Transition{t}, time.Hour)
+		out, err := d.Apply(ctx, store.Moves(t), time.Hour)
 		if err := errors.Join(err, applied(out)); err != nil {
 			return err
 		}
@@ -296,8 +296,8 @@ func (b *bench) addDocument(ctx context.Context, d store.Driver, m *maker, n int
 	if err != nil {
 		return err
 	}
-	out, err := d.Finish(ctx, t, r)
-	return errors.Join(err, out.Err)
+	out, err := d.Apply(ctx, []store.Write{{Transition: t, Result: r}}, 0)
+	return errors.Join(err, applied(out))
 }
 
 func applied(out []store.Applied) error {

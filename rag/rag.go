@@ -161,6 +161,7 @@ type Detail struct {
 	Chunks   *int          `json:"chunks,omitempty"`        // chunks that became searchable
 	By       string        `json:"by,omitempty"`            // who asked
 	Note     string        `json:"note,omitempty"`
+	Claim    string        `json:"claim,omitempty"` // the call that took the lease, by which its worker knows it again
 }
 
 // A Warning names a part of a file that could not be read.

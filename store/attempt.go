@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,33 +15,46 @@ import (
 // An Attempt is one worker's hold on one job, from the claim to the end of the
 // attempt. All writes of the worker go through it.
 //
-// A stage write that the database does not confirm in time does not hold up
-// the work: it is logged and repeated beside it, in order, and the last write
-// waits for those before it. Once the hold is lost (see [Attempt.Lost]) every
-// method returns the reason.
+// Writes are queued, and made in order: what is queued when the store's writer
+// comes by goes into one commit, with writes of other attempts. A stage write
+// that the database does not confirm in time does not hold up the work: it is
+// logged and repeated beside it, and no later write goes before it. Once the
+// hold is lost (see [Attempt.Lost]) every method returns the reason.
 type Attempt struct {
-	store    *Store
-	wg       sync.WaitGroup
-	settling sync.Mutex // held while wg is waited for: the work and the runner may both do so
+	store *Store
 
 	mu        sync.Mutex
-	job       rag.Job // as the worker sees it
-	confirmed rag.Job // as the database has confirmed it
-	queue     []lifecycle.Transition
-	idle      chan struct{} // closed when the queue is empty
+	job       rag.Job       // as the worker sees it
+	confirmed rag.Job       // as the database has confirmed it
+	queue     []*queued     // what is not confirmed, in order
+	scheduled bool          // a writer sees to the queue, or will
+	flying    bool          // a commit with the first of the queue is under way
+	alone     bool          // the last write was too slow for a group
+	backoff   time.Duration // before the next repetition; 0 after a success
+	changed   chan struct{} // closed, and replaced, when something above changes
 	lost      chan struct{} // closed when err is first set
 	err       error
+
 	answering bool // the request to cancel is being answered
 	left      bool // the attempt is being ended: the work may not move the job any more
-	progress  rag.Progress
-	beaten    rag.Progress // the progress last recorded
-	beatenAt  time.Time    // when the lease was last extended
+
+	progress rag.Progress
+	beaten   rag.Progress // the progress last recorded
+	beatenAt time.Time    // when the lease was last extended
 }
 
-func (s *Store) attempt(j *rag.Job) *Attempt {
-	idle := make(chan struct{})
-	close(idle)
-	return &Attempt{store: s, job: *j, confirmed: *j, idle: idle, lost: make(chan struct{}), beatenAt: time.Now()}
+// A queued is a write that the database has not yet confirmed.
+type queued struct {
+	Write
+	since time.Time
+	last  bool            // it ends the attempt, and its caller waits for it
+	ctx   context.Context // the caller's, of the last
+	ended bool            // its outcome, of the last, is err
+	err   error
+}
+
+func (s *Store) attempt(j *rag.Job, at time.Time) *Attempt {
+	return &Attempt{store: s, job: *j, confirmed: *j, changed: make(chan struct{}), lost: make(chan struct{}), beatenAt: at}
 }
 
 // Job returns the job as the worker sees it.
@@ -64,6 +78,11 @@ func (a *Attempt) Err() error {
 func (a *Attempt) lose(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.losing(err)
+}
+
+// losing does what lose does, with a.mu held.
+func (a *Attempt) losing(err error) {
 	if a.err != nil || a.answering && errors.Is(err, rag.ErrCancelRequested) {
 		return
 	}
@@ -72,6 +91,13 @@ func (a *Attempt) lose(err error) {
 	if !a.answering {
 		close(a.lost)
 	}
+	a.change()
+}
+
+// change wakes those who wait for something to change. a.mu is held.
+func (a *Attempt) change() {
+	close(a.changed)
+	a.changed = make(chan struct{})
 }
 
 // Confirmed returns when the lease was last extended, by this worker's clock.
@@ -96,161 +122,195 @@ func (a *Attempt) SetProgress(unit string, done, total int64) {
 // confirmed the move, or after Options.StageWait if it has not yet; it returns
 // an error only if the hold on the job is lost or the move is not in the table.
 func (a *Attempt) Advance(ctx context.Context, on lifecycle.Signal) error {
-	if _, err := a.enqueue(ctx, on); err != nil {
+	if err := a.enqueue(on); err != nil {
 		return err
 	}
-	return a.confirmedSoon(ctx)
+	return a.soon(ctx, func() bool { return len(a.queue) == 0 })
 }
 
 // Proceed moves the job as Advance does, but the work of the new stage need not
-// wait until the database has confirmed the move: only for the move before it,
-// so that the row is never more than one write behind. If the hold on the job is
-// lost, [Attempt.Lost] tells.
+// wait until the database has confirmed the move, unless one before it has been
+// waiting for longer than Options.StageWait. The row is thus never further
+// behind the work than that while the database answers. If the hold on the job
+// is lost, [Attempt.Lost] tells.
 func (a *Attempt) Proceed(ctx context.Context, on lifecycle.Signal) error {
-	if err := a.confirmedSoon(ctx); err != nil {
+	if err := a.soon(ctx, func() bool {
+		return len(a.queue) == 0 || time.Since(a.queue[0].since) < a.store.opt.StageWait
+	}); err != nil {
 		return err
 	}
-	_, err := a.enqueue(ctx, on)
-	return err
+	return a.enqueue(on)
 }
 
-// confirmedSoon waits until every move is confirmed, but not for longer than
-// Options.StageWait.
-func (a *Attempt) confirmedSoon(ctx context.Context) error {
-	a.mu.Lock()
-	idle := a.idle
-	a.mu.Unlock()
-	select {
-	case <-idle:
-		return a.Err()
-	default:
-	}
-	late := time.NewTimer(a.store.opt.StageWait)
-	defer late.Stop()
-	select {
-	case <-idle:
-	case <-late.C:
-		j := a.Job()
-		a.store.log.Warn("stage write not confirmed; the work goes on", "job_id", j.ID, "attempt", j.Attempt, "stage", j.Stage)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return a.Err()
-}
-
-func (a *Attempt) enqueue(ctx context.Context, on lifecycle.Signal) (idle <-chan struct{}, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.err != nil {
-		return nil, a.err
-	}
-	if a.left {
-		return nil, rag.ErrStale
-	}
-	t, err := lifecycle.Next(&a.job, on, lifecycle.Options{})
-	if err != nil {
-		return nil, err
-	}
-	a.job.Stage, a.job.Status = t.To(), t.Status()
-	a.progress, a.beaten = rag.Progress{}, rag.Progress{}
-	a.queue = append(a.queue, t)
-	if len(a.queue) == 1 {
-		a.idle = make(chan struct{})
-		done := a.idle
-		a.wg.Go(func() { a.drain(ctx, done) })
-	}
-	return a.idle, nil
-}
-
-// drain writes the queue in order until it is empty or the hold is lost.
-func (a *Attempt) drain(ctx context.Context, idle chan struct{}) {
-	defer close(idle)
+// soon waits until ok, called with a.mu held, reports true, but not for longer
+// than Options.StageWait. It returns an error if the hold on the job is lost.
+func (a *Attempt) soon(ctx context.Context, ok func() bool) error {
+	var late <-chan time.Time
 	for {
 		a.mu.Lock()
-		if len(a.queue) == 0 {
-			a.mu.Unlock()
-			return
-		}
-		t := a.queue[0]
+		err, done, changed := a.err, ok(), a.changed
 		a.mu.Unlock()
-		e, err := a.write(ctx, t, func() (rag.Event, error) { return a.store.apply(ctx, t) })
-		if err != nil {
-			if ctx.Err() == nil {
-				a.lose(err)
-			}
-			return // the queue is kept: settle goes on with it
+		if err != nil || done {
+			return err
 		}
-		a.confirm(t, e)
-	}
-}
-
-func (a *Attempt) confirm(t lifecycle.Transition, e rag.Event) {
-	a.mu.Lock()
-	if len(a.queue) > 0 && a.queue[0].ID() == t.ID() {
-		a.queue = a.queue[1:]
-	}
-	c := &a.confirmed
-	c.Stage, c.Status, c.Seq, c.ConfirmedAt = t.To(), t.Status(), e.Seq, e.At
-	a.beatenAt = time.Now()
-	j := a.confirmed
-	a.mu.Unlock()
-	a.store.announce(&j, e)
-}
-
-// write repeats fn until the database answers. It returns ErrStale,
-// ErrCancelRequested or a permanent error at once.
-func (a *Attempt) write(ctx context.Context, t lifecycle.Transition, fn func() (rag.Event, error)) (rag.Event, error) {
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		e, err := fn()
-		switch {
-		case err == nil, errors.Is(err, rag.ErrStale), errors.Is(err, rag.ErrCancelRequested), rag.IsPermanent(err):
-			return e, err
-		case ctx.Err() != nil:
-			return e, context.Cause(ctx)
+		if late == nil {
+			t := time.NewTimer(a.store.opt.StageWait)
+			defer t.Stop()
+			late = t.C
 		}
-		a.store.log.Warn("stage write failed; it will be repeated", "job_id", t.Job(), "attempt", t.Attempt(), "to", string(t.To()), "err", err)
 		select {
-		case <-time.After(wait/2 + a.store.opt.Jitter(wait)):
+		case <-changed:
+		case <-late:
+			j := a.Job()
+			a.store.log.Warn("stage write not confirmed; the work goes on", "job_id", j.ID, "attempt", j.Attempt, "stage", j.Stage)
+			return a.Err()
 		case <-ctx.Done():
-			return e, context.Cause(ctx)
+			return context.Cause(ctx)
+		case <-a.store.stop:
+			return errClosed
 		}
 	}
 }
 
-// settle waits until every queued write has been confirmed. It begins again
-// with the first that is not, in case its acknowledgement was lost.
-func (a *Attempt) settle(ctx context.Context) error {
-	a.settling.Lock()
-	defer a.settling.Unlock()
+// enqueue queues the move that signal on makes.
+func (a *Attempt) enqueue(on lifecycle.Signal) error {
 	a.mu.Lock()
-	idle := a.idle
-	a.mu.Unlock()
-	select {
-	case <-idle:
-	case <-a.lost:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	a.wg.Wait()
-	a.mu.Lock()
-	if a.err != nil || len(a.queue) == 0 {
+	if a.err != nil {
 		defer a.mu.Unlock()
 		return a.err
 	}
-	a.idle = make(chan struct{})
-	idle = a.idle
-	done := a.idle
-	a.wg.Go(func() { a.drain(ctx, done) })
-	a.mu.Unlock()
-	select {
-	case <-idle:
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return a.Err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if a.left {
+		a.mu.Unlock()
+		return rag.ErrStale
 	}
+	t, err := lifecycle.Next(&a.job, on, lifecycle.Options{})
+	if err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	a.job.Stage, a.job.Status = t.To(), t.Status()
+	a.progress, a.beaten = rag.Progress{}, rag.Progress{}
+	idle := a.push(&queued{Write: Write{Transition: t}})
+	a.mu.Unlock()
+	if idle {
+		a.store.see(a)
+	}
+	return nil
+}
+
+// push puts q at the end of the queue. It reports whether a writer has to be
+// told. a.mu is held.
+func (a *Attempt) push(q *queued) (idle bool) {
+	q.since = time.Now()
+	a.queue = append(a.queue, q)
+	idle, a.scheduled = !a.scheduled, true
+	return idle
+}
+
+// take hands the queue to a writer, which calls land when its commit is done.
+// A queue that stores more chunks than there is room for is left.
+func (a *Attempt) take(room int) (b batch, fits bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b.a = a
+	for _, q := range a.queue {
+		if q.Result == nil {
+			continue
+		}
+		if b.chunks = len(q.Result.Chunks); a.alone || b.chunks > maxChunks {
+			b.alone = q.ctx
+		}
+	}
+	switch {
+	case len(a.queue) == 0:
+		a.scheduled = false
+	case b.alone == nil && b.chunks > room:
+		return b, false
+	default:
+		a.flying = true
+		b.qs = slices.Clone(a.queue)
+	}
+	return b, true
+}
+
+// land takes note of what became of qs, which were sent at the given time: out
+// are the outcomes of the first of them; err, if not nil, says why there are no
+// more.
+func (a *Attempt) land(qs []*queued, sent time.Time, out []Applied, err error) {
+	type made struct {
+		j rag.Job
+		e rag.Event
+	}
+	var news []made
+	var failed *queued
+	a.mu.Lock()
+	for i, q := range qs {
+		if i < len(out) && out[i].Err == nil {
+			news = append(news, made{a.confirm(q, out[i].Event, sent), out[i].Event})
+			continue
+		}
+		if failed = q; i < len(out) {
+			err = out[i].Err
+		}
+		break
+	}
+	a.mu.Unlock()
+	for _, n := range news {
+		a.store.announce(&n.j, n.e) // before it is told, and before the next commit
+	}
+
+	a.mu.Lock()
+	a.flying = false
+	for _, q := range qs[:len(news)] {
+		q.ended = true
+	}
+	wait := time.Duration(0)
+	switch {
+	case failed == nil:
+		a.backoff = 0
+	case rag.IsPermanent(err) && failed.last:
+		// What the database refuses for good leaves the hold as it is: the job
+		// can still be failed.
+		failed.ended, failed.err = true, err
+		a.queue = slices.DeleteFunc(a.queue, func(q *queued) bool { return q == failed })
+	case errors.Is(err, rag.ErrStale), errors.Is(err, rag.ErrCancelRequested), rag.IsPermanent(err):
+		failed.ended, failed.err = true, err
+		a.losing(err)
+	default:
+		a.backoff = min(max(50*time.Millisecond, 2*a.backoff), 2*time.Second)
+		wait = a.backoff/2 + a.store.opt.Jitter(a.backoff)
+		a.alone = a.alone || errors.Is(err, context.DeadlineExceeded)
+		if t := failed.Transition; failed.ctx == nil || failed.ctx.Err() == nil {
+			a.store.log.Warn("stage write failed; it will be repeated", "job_id", t.Job(), "attempt", t.Attempt(), "to", string(t.To()), "err", err)
+		}
+	}
+	again := len(a.queue) > 0
+	a.scheduled = again
+	a.change()
+	a.mu.Unlock()
+	switch {
+	case !again:
+	case wait > 0:
+		time.AfterFunc(wait, func() { a.store.see(a) })
+	default:
+		a.store.see(a)
+	}
+}
+
+// confirm takes note that q was made, as event e, and returns the job after it.
+// a.mu is held.
+func (a *Attempt) confirm(q *queued, e rag.Event, sent time.Time) rag.Job {
+	if len(a.queue) > 0 && a.queue[0] == q {
+		a.queue = a.queue[1:]
+	}
+	t := q.Transition
+	if q.last {
+		a.job.Stage, a.job.Status = t.To(), t.Status()
+	}
+	c := &a.confirmed
+	c.Stage, c.Status, c.Seq, c.ConfirmedAt = t.To(), t.Status(), e.Seq, e.At
+	a.beatenAt = sent
+	return a.confirmed
 }
 
 // Finish stores the result and completes the job in one transaction. warnings
@@ -264,62 +324,41 @@ func (a *Attempt) Finish(ctx context.Context, r *Result, warnings []rag.Warning)
 			return rag.Permanent(fmt.Errorf("finish: the vector of chunk %d has %d dimensions, want %d of %s", i, len(v), r.Space.Dims, r.Space))
 		}
 	}
-	if err := a.settle(ctx); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	left := a.left
-	a.mu.Unlock()
-	if left {
-		return rag.ErrStale
-	}
 	n := len(r.Chunks)
-	return a.end(ctx, lifecycle.Stored, rag.Detail{Chunks: &n, Warnings: warnings}, func(t lifecycle.Transition) (Applied, error) {
-		return a.store.Driver.Finish(ctx, t, r)
-	})
+	return a.end(ctx, lifecycle.Stored, rag.Detail{Chunks: &n, Warnings: warnings}, r)
 }
 
 // Retry ends the attempt because of f. The job is claimed again after the
 // given time has passed.
 func (a *Attempt) Retry(ctx context.Context, f *rag.Failure, after time.Duration) error {
-	return a.leave(ctx, lifecycle.Retry, rag.Detail{Failure: f, Delay: after})
+	a.leaving()
+	return a.end(ctx, lifecycle.Retry, rag.Detail{Failure: f, Delay: after}, nil)
 }
 
 // Fail ends the job because of f.
 func (a *Attempt) Fail(ctx context.Context, f *rag.Failure) error {
-	return a.leave(ctx, lifecycle.Fail, rag.Detail{Failure: f})
+	a.leaving()
+	return a.end(ctx, lifecycle.Fail, rag.Detail{Failure: f}, nil)
 }
 
 // Release gives the job back unfinished. The attempt costs nothing.
 func (a *Attempt) Release(ctx context.Context) error {
-	return a.leave(ctx, lifecycle.Release, rag.Detail{Note: "the worker is shutting down"})
+	a.leaving()
+	return a.end(ctx, lifecycle.Release, rag.Detail{Note: "the worker is shutting down"}, nil)
 }
 
 // AcknowledgeCancel ends the job after its cancellation was requested.
 func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.leaving()
-	a.settling.Lock()
-	a.wg.Wait()
-	a.settling.Unlock()
+	a.landed()
 	a.mu.Lock()
 	if errors.Is(a.err, rag.ErrCancelRequested) {
 		a.err, a.answering = nil, true // the request is what this write answers
 	}
 	a.queue = nil
+	a.job.Stage, a.job.Status = a.confirmed.Stage, a.confirmed.Status
 	a.mu.Unlock()
-	return a.leave(ctx, lifecycle.Cancel, rag.Detail{Note: "acknowledged by the worker"})
-}
-
-// leave makes a transition out of the active stages, after those that are queued.
-func (a *Attempt) leave(ctx context.Context, on lifecycle.Signal, d rag.Detail) error {
-	a.leaving()
-	if err := a.settle(ctx); err != nil {
-		return err
-	}
-	return a.end(ctx, on, d, func(t lifecycle.Transition) (Applied, error) {
-		e, err := a.store.apply(ctx, t)
-		return Applied{Event: e}, err
-	})
+	return a.end(ctx, lifecycle.Cancel, rag.Detail{Note: "acknowledged by the worker"}, nil)
 }
 
 // leaving refuses every move that the work may still ask for: it can be running,
@@ -330,40 +369,81 @@ func (a *Attempt) leaving() {
 	a.left = true
 }
 
-func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, do func(lifecycle.Transition) (Applied, error)) error {
+// end makes the transition that ends the attempt, after those that are queued.
+// It returns when the database has confirmed it, or when ctx is done and no
+// commit with it is under way.
+func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, r *Result) error {
 	a.mu.Lock()
-	err := a.err
-	c := a.confirmed
+	if a.err != nil {
+		defer a.mu.Unlock()
+		return a.err
+	}
+	if a.left && on == lifecycle.Stored {
+		a.mu.Unlock()
+		return rag.ErrStale
+	}
+	t, err := lifecycle.Next(&a.job, on, lifecycle.Options{Detail: d})
+	if err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	q := &queued{Write: Write{t, r}, last: true, ctx: ctx}
+	idle := a.push(q)
 	a.mu.Unlock()
-	if err != nil {
-		return err
+	if idle {
+		a.store.see(a)
 	}
-	t, err := lifecycle.Next(&c, on, lifecycle.Options{Detail: d})
-	if err != nil {
-		return err
-	}
-	e, err := a.write(ctx, t, func() (rag.Event, error) {
-		r, err := do(t)
-		return r.Event, errors.Join(err, r.Err)
-	})
-	if err != nil {
-		// What the database refuses for good leaves the hold as it is: the job
-		// can still be failed.
-		if ctx.Err() == nil && !rag.IsPermanent(err) {
-			a.lose(err)
+	for {
+		a.mu.Lock()
+		changed, flying := a.changed, a.flying
+		switch {
+		case q.ended:
+			defer a.mu.Unlock()
+			return q.err
+		case flying: // what comes of it is told, whatever else happens
+		case a.err != nil:
+			defer a.mu.Unlock()
+			return a.err
+		case ctx.Err() != nil:
+			a.queue = slices.DeleteFunc(a.queue, func(o *queued) bool { return o == q })
+			a.change()
+			a.mu.Unlock()
+			return context.Cause(ctx)
 		}
-		return err
+		a.mu.Unlock()
+		done := ctx.Done()
+		if flying {
+			done = nil
+		}
+		select {
+		case <-changed:
+		case <-done:
+		case <-a.store.stop:
+			return errClosed
+		}
 	}
-	a.mu.Lock()
-	a.job.Stage, a.job.Status = t.To(), t.Status()
-	a.mu.Unlock()
-	a.confirm(t, e)
-	return nil
 }
 
-// Close waits for writes under way. The context of the last call must be done
-// or its writes confirmed.
-func (a *Attempt) Close() { a.wg.Wait() }
+// Close gives up what is still queued, and waits for a commit that is under way.
+func (a *Attempt) Close() {
+	a.mu.Lock()
+	a.queue = nil
+	a.mu.Unlock()
+	a.landed()
+}
+
+// landed waits until no commit with writes of a is under way.
+func (a *Attempt) landed() {
+	for {
+		a.mu.Lock()
+		flying, changed := a.flying, a.changed
+		a.mu.Unlock()
+		if !flying {
+			return
+		}
+		<-changed
+	}
+}
 
 // Beat renews the leases of attempts and records their progress. Those in
 // which nothing changed are left until a fifth of their lease has passed, or a

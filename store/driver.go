@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"ragprocessor/event"
@@ -33,6 +35,10 @@ type Driver interface {
 	// this program needs.
 	Ping(ctx context.Context) error
 
+	// Commits returns how many calls of Apply are worth having under way at a
+	// time: 1 if there is one writer only.
+	Commits() int
+
 	Close() error
 }
 
@@ -61,6 +67,12 @@ type JobDriver interface {
 	// no user gets more than c.PerUser live leases. Jobs whose lease has run
 	// out come before those that are due. It returns the transitions that were
 	// applied, with the jobs as they stand after them.
+	//
+	// If c.Again is set, a claim with the same ID was made before, and its answer
+	// was lost. If there are jobs that took their lease with an event whose
+	// Detail.Claim is c.ID, and that have not moved since, then their leases are
+	// extended, to the clock plus c.Lease, and they are returned instead, all of
+	// them, with those events and zero transitions.
 	Claim(ctx context.Context, c Claim, decide Decide) ([]Moved, error)
 
 	// Renew extends leases, to the clock plus lease, and records progress. The
@@ -70,26 +82,26 @@ type JobDriver interface {
 	// it is gone. A lease that has run out but that nobody took over is renewed.
 	Renew(ctx context.Context, beats []Beat, lease time.Duration) ([]error, error)
 
-	// Apply makes each transition and appends its event to the job's log, all
-	// in one transaction. A transition applies only if the row still has its
-	// From stage, Attempt and Generation, if NeedsExpired says so only after
-	// the lease ran out, and if RefusedByCancel says so only while no
-	// cancellation is requested. The returned slice has, for each, the
-	// moves that were made, or ErrStale or ErrCancelRequested. A transition
-	// whose event is in the log already counts as made.
+	// Apply makes the transition of each write and appends its event to the
+	// job's log, all in one transaction. A transition applies only if the row
+	// still has its From stage, Attempt and Generation, if NeedsExpired says so
+	// only after the lease ran out, and if RefusedByCancel says so only while no
+	// cancellation is requested. Several writes of one job are made one after
+	// the other. The returned slice has, for each, the moves that were made, or
+	// ErrStale or ErrCancelRequested. A transition whose event is in the log
+	// already counts as made.
 	//
 	// A transition that keeps the lease extends it to the clock plus lease, and
 	// every transition clears the progress.
 	//
-	// Apply, with Enqueue, Claim, Update and Finish that share its statement, is
-	// the only writer of a stage.
-	Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]Applied, error)
-
-	// Finish applies t, which must be Stored, and replaces the document's
-	// chunks by those of r, in one transaction: they become searchable in the
-	// commit in which the job becomes completed, and the old ones disappear in
-	// it. It returns ErrStale or ErrCancelRequested as Apply does.
-	Finish(ctx context.Context, t lifecycle.Transition, r *Result) (Applied, error)
+	// A transition that is Stored, and no other, comes with a Result. In the
+	// commit in which the job becomes completed its chunks become searchable and
+	// the document's old ones disappear. One that is not made, or was made
+	// before, changes no chunk.
+	//
+	// Apply, with Enqueue, Claim and Update that share its statement, is the
+	// only writer of a stage.
+	Apply(ctx context.Context, ws []Write, lease time.Duration) ([]Applied, error)
 
 	// Update locks the job, calls decide and applies the transition; a
 	// lifecycle.First adopts a row of the incumbent's, whatever its stage. It
@@ -187,6 +199,8 @@ type Inspector interface {
 
 // A Claim says what a worker wants.
 type Claim struct {
+	ID      string // of the call; a repetition has the same, no other does
+	Again   bool   // it is a repetition
 	Worker  string
 	N       int           // at most this many jobs
 	PerUser int           // at most this many live leases for a user, over all workers
@@ -198,6 +212,44 @@ type Moved struct {
 	Job        *rag.Job
 	Transition lifecycle.Transition // zero if the job was left as it was
 	Event      rag.Event            // the line that was written; zero likewise
+}
+
+// A Write is a transition on its way to the database, with what it stores.
+type Write struct {
+	Transition lifecycle.Transition
+	Result     *Result // what a transition that is Stored makes searchable; nil for every other
+}
+
+// Moves returns writes that make ts, none of which is Stored.
+func Moves(ts ...lifecycle.Transition) []Write {
+	ws := make([]Write, len(ts))
+	for i, t := range ts {
+		ws[i].Transition = t
+	}
+	return ws
+}
+
+// Check returns a permanent error if w is none that [JobDriver.Apply] can make.
+func (w Write) Check() error {
+	t, r := w.Transition, w.Result
+	switch {
+	case !t.Valid():
+		return rag.Permanent(errors.New("apply: the zero transition"))
+	case (t.On() == lifecycle.Stored) != (r != nil):
+		return rag.Permanent(fmt.Errorf("apply: job %s: %s, result: %v; only what is stored has a result", t.Job(), t.On(), r != nil))
+	case r == nil:
+		return nil
+	case t.Detail().Chunks == nil || *t.Detail().Chunks != len(r.Chunks):
+		return rag.Permanent(fmt.Errorf("apply: job %s: %d chunks are not the number recorded", t.Job(), len(r.Chunks)))
+	case len(r.Vectors) != len(r.Chunks):
+		return rag.Permanent(fmt.Errorf("apply: job %s: %d vectors for %d chunks", t.Job(), len(r.Vectors), len(r.Chunks)))
+	}
+	for i, v := range r.Vectors {
+		if len(v) != r.Space.Dims {
+			return rag.Permanent(fmt.Errorf("apply: job %s: the vector of chunk %d has %d dimensions, want %d of %s", t.Job(), i, len(v), r.Space.Dims, r.Space))
+		}
+	}
+	return nil
 }
 
 // An Applied is the outcome of one transition.

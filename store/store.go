@@ -24,12 +24,18 @@ import (
 // with [Store.Close].
 type Store struct {
 	Driver
-	bus    *event.Bus
-	log    *slog.Logger
-	opt    Options
-	writes chan write
-	stop   chan struct{}
-	wg     sync.WaitGroup
+	bus  *event.Bus
+	log  *slog.Logger
+	opt  Options
+	name string        // of this store, unlike any other's, in the IDs of its claims
+	wake chan struct{} // holds one if ready may have attempts that no writer sees to
+	stop chan struct{} // closed by Close
+	wg   sync.WaitGroup
+
+	mu         sync.Mutex          // may be held when an attempt's is taken, never the other way round
+	ready      []*Attempt          // those with something to write and no commit under way, in the order in which they came
+	claims     int                 // made so far
+	unanswered map[string][]string // IDs of claims whose answers were lost, by worker
 }
 
 // Options are the settings of a [Store]. The zero Options are good.
@@ -37,6 +43,7 @@ type Options struct {
 	Lease     time.Duration // how long a silent worker keeps a job; 0 means 10 s
 	PerUser   int           // live leases that one user may have; 0 means 64
 	StageWait time.Duration // how long work waits for a stage write before it goes on beside it; 0 means 1 s
+	Commits   int           // group commits under way at a time; 0 means as many as the driver says
 
 	// Jitter returns a duration of at least 0 and less than d, by which many
 	// workers are kept from acting at once. nil means a random one; a replay of
@@ -65,8 +72,16 @@ func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
 	if opt.Jitter == nil {
 		opt.Jitter = rand.N[time.Duration]
 	}
-	s := &Store{Driver: d, bus: bus, log: log, opt: opt, writes: make(chan write), stop: make(chan struct{})}
-	s.wg.Go(s.writer)
+	if opt.Commits <= 0 {
+		opt.Commits = d.Commits()
+	}
+	s := &Store{
+		Driver: d, bus: bus, log: log, opt: opt, name: newID(), wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		unanswered: map[string][]string{},
+	}
+	for range opt.Commits {
+		s.wg.Go(s.writer)
+	}
 	return s
 }
 
@@ -189,9 +204,15 @@ func (s *Store) publish(h event.Hint) {
 // Claim leases up to n due jobs to worker. Jobs that were given up by a worker
 // that died are taken over, or ended if no attempt is left or their
 // cancellation was requested.
+//
+// After an error the next call for the same worker is a repetition: if the
+// database did make the claim and only its answer was lost, the worker gets the
+// jobs of that claim.
 func (s *Store) Claim(ctx context.Context, worker string, n int) ([]*Attempt, error) {
-	opt := lifecycle.Options{Worker: worker}
-	moved, err := s.Driver.Claim(ctx, Claim{Worker: worker, N: n, PerUser: s.opt.PerUser, Lease: s.opt.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+	id, again := s.claimID(worker)
+	opt := lifecycle.Options{Worker: worker, Detail: rag.Detail{Claim: id}}
+	start := time.Now()
+	moved, err := s.Driver.Claim(ctx, Claim{ID: id, Again: again, Worker: worker, N: n, PerUser: s.opt.PerUser, Lease: s.opt.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
 		switch {
 		case j.Stage == rag.Pending:
 			return lifecycle.Next(j, lifecycle.Claim, opt)
@@ -207,16 +228,34 @@ func (s *Store) Claim(ctx context.Context, worker string, n int) ([]*Attempt, er
 		return lifecycle.Next(j, lifecycle.Takeover, opt)
 	})
 	if err != nil {
+		s.mu.Lock()
+		s.unanswered[worker] = append(s.unanswered[worker], id)
+		s.mu.Unlock()
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	var out []*Attempt
 	for _, m := range moved {
 		s.announce(m.Job, m.Event)
-		if m.Transition.TakesLease() {
-			out = append(out, s.attempt(m.Job))
+		switch lifecycle.Signal(m.Event.Signal) {
+		case lifecycle.Claim, lifecycle.Takeover:
+			out = append(out, s.attempt(m.Job, start))
 		}
 	}
 	return out, nil
+}
+
+// claimID returns the ID of worker's next claim: that of one whose answer was
+// lost, if there is any. The worker's name alone would not do, since two
+// processes may have the same.
+func (s *Store) claimID(worker string) (id string, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ids := s.unanswered[worker]; len(ids) > 0 {
+		s.unanswered[worker] = ids[1:]
+		return ids[0], true
+	}
+	s.claims++
+	return fmt.Sprint(s.name, "-", s.claims), false
 }
 
 // Cancel asks for the job to stop. A job that no worker has is cancelled at
@@ -297,79 +336,4 @@ func (s *Store) Watch(ctx context.Context) error {
 		return errors.ErrUnsupported
 	}
 	return w.Watch(ctx, s.bus.Publish)
-}
-
-// A write is a transition on its way to the database.
-type write struct {
-	ctx  context.Context
-	t    lifecycle.Transition
-	done chan<- written
-}
-
-type written struct {
-	e   rag.Event
-	err error
-}
-
-// writer groups the transitions of all attempts into commits: while one commit
-// is under way the next ones gather.
-func (s *Store) writer() {
-	for {
-		var batch []write
-		select {
-		case w := <-s.writes:
-			batch = append(batch, w)
-		case <-s.stop:
-			return
-		}
-	gather:
-		for len(batch) < 256 {
-			select {
-			case w := <-s.writes:
-				batch = append(batch, w)
-			default:
-				break gather
-			}
-		}
-		s.commit(batch)
-	}
-}
-
-func (s *Store) commit(batch []write) {
-	ts := make([]lifecycle.Transition, len(batch))
-	for i, w := range batch {
-		ts[i] = w.t
-	}
-	// The batch belongs to many attempts, so none of their contexts may end it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), s.opt.Lease)
-	defer cancel()
-	rs, err := s.Driver.Apply(ctx, ts, s.opt.Lease)
-	if rag.IsPermanent(err) && len(batch) > 1 {
-		// One of them is refused by the database; the others must not suffer.
-		for i := range batch {
-			s.commit(batch[i : i+1])
-		}
-		return
-	}
-	for i, w := range batch {
-		if err != nil {
-			w.done <- written{err: err}
-		} else {
-			w.done <- written{rs[i].Event, rs[i].Err}
-		}
-	}
-}
-
-// apply makes one transition as part of a group.
-func (s *Store) apply(ctx context.Context, t lifecycle.Transition) (rag.Event, error) {
-	done := make(chan written, 1)
-	select {
-	case s.writes <- write{ctx, t, done}:
-	case <-ctx.Done():
-		return rag.Event{}, context.Cause(ctx)
-	case <-s.stop:
-		return rag.Event{}, errors.New("the store is closed")
-	}
-	r := <-done
-	return r.e, r.err
 }

@@ -64,6 +64,9 @@ func (d *DB) Name() string { return "memory" }
 // Ping returns nil.
 func (d *DB) Ping(ctx context.Context) error { return ctx.Err() }
 
+// Commits returns 1: there is one lock.
+func (d *DB) Commits() int { return 1 }
+
 // Close does nothing.
 func (d *DB) Close() error { return nil }
 
@@ -189,6 +192,11 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if c.Again {
+		if taken := d.claimed(c); len(taken) > 0 {
+			return taken, nil
+		}
+	}
 	now := d.now()
 	live := map[string]int{}
 	var lost, due []*row
@@ -259,6 +267,25 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	return out, nil
 }
 
+// claimed returns the jobs that an earlier call with the ID of c took, if they
+// are as it left them, and extends their leases.
+func (d *DB) claimed(c store.Claim) (out []store.Moved) {
+	for _, r := range d.rows {
+		j := &r.job
+		i := slices.IndexFunc(r.events, func(e rag.Event) bool {
+			return e.Detail.Claim == c.ID && e.Attempt == j.Attempt && e.Generation == j.Generation && e.To == j.Stage
+		})
+		if i < 0 {
+			continue
+		}
+		now := d.now()
+		j.LeaseExpiresAt, j.ConfirmedAt = now.Add(c.Lease), now
+		out = append(out, store.Moved{Job: d.view(r), Event: r.events[i]})
+	}
+	slices.SortFunc(out, func(a, b store.Moved) int { return cmp.Compare(a.Job.ID, b.Job.ID) })
+	return out
+}
+
 // Renew implements [store.Driver].
 func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration) ([]error, error) {
 	if err := ctx.Err(); err != nil {
@@ -283,46 +310,43 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 }
 
 // Apply implements [store.Driver].
-func (d *DB) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
+func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	for _, w := range ws {
+		if err := w.Check(); err != nil {
+			return nil, err
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]store.Applied, len(ts))
-	for i, t := range ts {
-		if r := d.rows[t.Job()]; r != nil {
-			out[i] = d.apply(r, t, lease)
-		} else {
+	out := make([]store.Applied, len(ws))
+	for i, w := range ws {
+		r := d.rows[w.Transition.Job()]
+		if r == nil {
 			out[i].Err = rag.ErrStale
+			continue
+		}
+		n := len(r.events)
+		out[i] = d.apply(r, w.Transition, lease)
+		if w.Result != nil && len(r.events) > n {
+			r.replace(w.Result, out[i].Event)
 		}
 	}
 	return out, nil
 }
 
-// Finish implements [store.Driver].
-func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, res *store.Result) (store.Applied, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Applied{}, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.rows[t.Job()]
-	if r == nil {
-		return store.Applied{Err: rag.ErrStale}, nil
-	}
-	n := len(r.events)
-	a := d.apply(r, t, 0)
-	if a.Err != nil || len(r.events) == n {
-		return a, nil
-	}
+// replace puts the chunks of res in the place of those that r has, in the commit
+// that wrote e.
+func (r *row) replace(res *store.Result, e rag.Event) {
 	keep := *res
-	r.result, r.since, r.gen, r.job.ContentHash = &keep, a.Event.At, t.NewGeneration(), res.ContentHash
+	r.result, r.since, r.gen, r.job.ContentHash = &keep, e.At, e.Generation, res.ContentHash
 	r.chunks, r.terms = nil, nil
 	for _, c := range res.Chunks {
 		r.chunks = append(r.chunks, store.ChunkRow{
 			Chunk: c, ID: uuid.NewString(), DocumentID: r.job.DocumentID, UserID: r.job.UserID, Filename: r.job.Filename,
-			Title: res.Title, Object: r.job.Object, ContentType: r.job.ContentType, Format: res.Format, CreatedAt: a.Event.At,
+			Title: res.Title, Object: r.job.Object, ContentType: r.job.ContentType, Format: res.Format, CreatedAt: e.At,
 		})
 		tf := map[string]int{}
 		for _, w := range words(c.Indexed()) {
@@ -330,7 +354,6 @@ func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, res *store.Resu
 		}
 		r.terms = append(r.terms, tf)
 	}
-	return a, nil
 }
 
 // Update implements [store.Driver].

@@ -270,7 +270,7 @@ func BenchmarkJobs(b *testing.B) {
 				}
 				m.Job.Stage = ts[i].To()
 			}
-			if _, err := d.Apply(b.Context(), ts, time.Hour); err != nil {
+			if _, err := d.Apply(b.Context(), store.Moves(ts...), time.Hour); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -71,118 +71,145 @@ type metadata struct {
 // finishBatch is how many chunks one statement inserts.
 const finishBatch = 128
 
-// Finish implements [store.Driver].
+// finishGroup makes ws, some of which have a result, in one transaction: first
+// the moves, and then the chunks of those that were made. The rows of the jobs
+// are locked meanwhile, so the results must be small.
+func (d *DB) finishGroup(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	var out []store.Applied
+	err := d.inTx(ctx, "finish", pgx.TxOptions{}, func(tx pgx.Tx) error {
+		var done map[int]made
+		var err error
+		if out, done, err = moveAll(ctx, tx, ws, lease); err != nil {
+			return err
+		}
+		var fresh []store.Write // completed by this transaction
+		for i, w := range ws {
+			if _, ok := done[i]; ok && w.Result != nil {
+				fresh = append(fresh, w)
+			}
+		}
+		return replace(ctx, tx, fresh)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// finish makes a transition with a result by itself.
 //
 // The new chunks are inserted first, which takes long with a large index, and
 // the job is moved last, so that its row is not locked meanwhile and its lease
 // can be renewed. Nothing is seen of it before the commit.
-func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
-	if t.On() != lifecycle.Stored {
-		return store.Applied{}, rag.Permanent(fmt.Errorf("finish: job %s: the transition is %q", t.Job(), t.On()))
-	}
-	if len(r.Vectors) != len(r.Chunks) || t.Detail().Chunks == nil || *t.Detail().Chunks != len(r.Chunks) {
-		return store.Applied{}, rag.Permanent(fmt.Errorf("finish: job %s: %d chunks and %d vectors are not the number recorded", t.Job(), len(r.Chunks), len(r.Vectors)))
-	}
-	if _, _, err := column(r.Space); err != nil && len(r.Chunks) > 0 {
-		return store.Applied{}, err
-	}
+func (d *DB) finish(ctx context.Context, w store.Write) ([]store.Applied, error) {
 	// Look before the work whether it would be in vain.
-	doc, err := d.holder(ctx, t)
+	applies, err := d.applies(ctx, w.Transition)
 	if err != nil {
-		return store.Applied{}, err
+		return nil, err
 	}
-	if doc == nil {
-		return d.refusal(ctx, t)
+	if !applies {
+		return d.refusal(ctx, w)
 	}
-	// On its own, so that nobody waits for the long transaction to learn
-	// whether the name is there.
-	if _, err := d.pool.Exec(ctx, `
-		INSERT INTO rag.stemmers (name) SELECT $1::text WHERE NOT EXISTS (SELECT FROM rag.stemmers WHERE name = $1::text) ON CONFLICT DO NOTHING`,
-		stemmer(r.Language)); err != nil {
-		return store.Applied{}, edge("finish", err)
-	}
-	var out store.Applied
+	var out []store.Applied
 	err = d.inTx(ctx, "finish", pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if err := replace(ctx, tx, doc, t, r); err != nil {
+		if err := replace(ctx, tx, []store.Write{w}); err != nil {
 			return err
 		}
 		var err error
-		if out, err = move1(ctx, tx, t, 0); err == nil && out.Err != nil {
+		if out, _, err = moveAll(ctx, tx, []store.Write{w}, 0); err == nil && out[0].Err != nil {
 			return errRefused
 		}
 		return err
 	})
 	switch {
-	case err == nil:
-		return out, nil
-	case errors.Is(err, errRefused):
+	case err == nil, errors.Is(err, errRefused):
 		return out, nil
 	case rag.IsPermanent(err):
 		// The document may have been deleted under our hands.
-		if gone, e := d.holder(ctx, t); e == nil && gone == nil {
-			return d.refusal(ctx, t)
+		if applies, e := d.applies(ctx, w.Transition); e == nil && !applies {
+			return d.refusal(ctx, w)
 		}
 	}
-	return store.Applied{}, err
+	return nil, err
 }
 
 // errRefused ends the transaction of a Finish whose transition was not made.
 var errRefused = errors.New("the transition was refused")
 
-// A holder is the document whose chunks a job makes.
-type holder struct {
-	document, user, last string // last segment of the object's name
-	uri                  string
+// applies reports whether t applies as things stand.
+func (d *DB) applies(ctx context.Context, t lifecycle.Transition) (yes bool, err error) {
+	err = d.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM rag.jobs j
+		WHERE j.job_id = $1::text::uuid AND j.stage = $2::text AND j.attempt = $3::int AND j.generation = $4::bigint AND j.cancel_requested_at IS NULL)`,
+		t.Job(), string(t.From()), t.Attempt(), t.Generation()).Scan(&yes)
+	return yes, edge("finish", err)
 }
 
-// holder returns the document of t's job, or nil if t does not apply as things
-// stand.
-func (d *DB) holder(ctx context.Context, t lifecycle.Transition) (*holder, error) {
-	h := &holder{}
-	err := d.pool.QueryRow(ctx, `
-		SELECT d.id::text, d.user_id::text, d.filename, d.gcs_path FROM rag.jobs j JOIN public.documents d ON d.id = j.document_id
-		WHERE j.job_id = $1::text::uuid AND j.stage = $2::text AND j.attempt = $3::int AND j.generation = $4::bigint AND j.cancel_requested_at IS NULL`,
-		t.Job(), string(t.From()), t.Attempt(), t.Generation()).Scan(&h.document, &h.user, &h.last, &h.uri)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	return h, edge("finish", err)
+// refusal returns the outcome of w, which does not apply as things stand.
+func (d *DB) refusal(ctx context.Context, w store.Write) ([]store.Applied, error) {
+	out, _, err := outcomes(ctx, d.pool, []store.Write{w}, nil)
+	return out, err
 }
 
-// refusal returns the outcome of t, which does not apply as things stand.
-func (d *DB) refusal(ctx context.Context, t lifecycle.Transition) (store.Applied, error) {
-	out, err := outcomes(ctx, d.pool, []lifecycle.Transition{t}, nil)
-	if err != nil {
-		return store.Applied{}, err
+// replace replaces the chunks of the documents of ws by those of their results.
+func replace(ctx context.Context, tx pgx.Tx, ws []store.Write) error {
+	if len(ws) == 0 {
+		return nil
 	}
-	return out[0], nil
-}
-
-// replace replaces the chunks of h by those of r.
-func replace(ctx context.Context, tx pgx.Tx, h *holder, t lifecycle.Transition, r *store.Result) error {
-	meta, err := json.Marshal(cleanMap(r.Meta))
-	if err != nil {
-		return rag.Permanent(fmt.Errorf("finish: %w", err))
+	var jobs, spaces, titles, languages, formats, metas, hashes []string
+	var generations []int64
+	var pages, counts []int
+	for _, w := range ws {
+		t, r := w.Transition, w.Result
+		meta, err := json.Marshal(cleanMap(r.Meta))
+		if err != nil {
+			return rag.Permanent(fmt.Errorf("finish: %w", err))
+		}
+		jobs, generations, spaces = append(jobs, t.Job()), append(generations, t.NewGeneration()), append(spaces, clean(r.Space.String()))
+		titles, languages, formats = append(titles, clean(r.Title)), append(languages, clean(r.Language)), append(formats, clean(r.Format))
+		pages, metas = append(pages, r.Pages), append(metas, string(meta))
+		counts, hashes = append(counts, len(r.Chunks)), append(hashes, clean(r.ContentHash))
 	}
-	config := stemmer(r.Language)
 	b := &pgx.Batch{}
-	b.Queue(`DELETE FROM public.document_chunks WHERE document_id = $1::text::uuid`, h.document)
+	b.Queue(`DELETE FROM public.document_chunks WHERE document_id IN (SELECT document_id FROM rag.jobs WHERE job_id = ANY($1::text[]::uuid[]))`, jobs)
 	b.Queue(`
 		INSERT INTO rag.documents (document_id, generation, space, title, language, format, pages, meta, chunk_count, content_hash)
-		VALUES ($1::text::uuid, $2::bigint, $3::text, $4::text, $5::text, $6::text, $7::int, $8::text::jsonb, $9::int, $10::text)
+		SELECT j.document_id, x.generation, x.space, x.title, x.language, x.format, x.pages, x.meta, x.chunk_count, x.content_hash
+		FROM unnest($1::text[]::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[]::jsonb[], $9::int[], $10::text[])
+			AS x (job, generation, space, title, language, format, pages, meta, chunk_count, content_hash)
+		JOIN rag.jobs j ON j.job_id = x.job ORDER BY j.document_id
 		ON CONFLICT (document_id) DO UPDATE SET generation = excluded.generation, space = excluded.space, title = excluded.title,
 			language = excluded.language, format = excluded.format, pages = excluded.pages, meta = excluded.meta,
 			chunk_count = excluded.chunk_count, content_hash = excluded.content_hash`,
-		h.document, t.NewGeneration(), clean(r.Space.String()), clean(r.Title), clean(r.Language), clean(r.Format), r.Pages, string(meta),
-		len(r.Chunks), clean(r.ContentHash))
-	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return edge("finish", err)
-	}
-	for from := 0; from < len(r.Chunks); from += finishBatch {
-		if err := insert(ctx, tx, h, r, config, from, min(from+finishBatch, len(r.Chunks))); err != nil {
-			return err
+		jobs, generations, spaces, titles, languages, formats, pages, metas, counts, hashes)
+	for _, w := range ws {
+		for from := 0; from < len(w.Result.Chunks); from += finishBatch {
+			if b.Len() > 0 && from > 0 { // not all of a large result in memory at once
+				if err := tx.SendBatch(ctx, b).Close(); err != nil {
+					return edge("finish", err)
+				}
+				b = &pgx.Batch{}
+			}
+			if err := insert(b, w, from, min(from+finishBatch, len(w.Result.Chunks))); err != nil {
+				return err
+			}
 		}
 	}
+	return edge("finish", tx.SendBatch(ctx, b).Close())
+}
+
+// know adds config to the stemmers. It does so on its own, so that nobody waits
+// for a long transaction to learn whether the name is there.
+func (d *DB) know(ctx context.Context, config string) error {
+	if _, ok := d.stemmers.Load(config); ok {
+		return nil
+	}
+	if _, err := d.pool.Exec(ctx, `
+		INSERT INTO rag.stemmers (name) SELECT $1::text WHERE NOT EXISTS (SELECT FROM rag.stemmers WHERE name = $1::text) ON CONFLICT DO NOTHING`,
+		config); err != nil {
+		return edge("finish", err)
+	}
+	d.stemmers.Store(config, nil)
 	return nil
 }
 
@@ -203,8 +230,9 @@ type chunkRow struct {
 	Words    string          `json:"words"`
 }
 
-// insert adds the chunks of r from index from until before index to.
-func insert(ctx context.Context, tx pgx.Tx, h *holder, r *store.Result, config string, from, to int) error {
+// insert queues the chunks of w from index from until before index to.
+func insert(b *pgx.Batch, w store.Write, from, to int) error {
+	r := w.Result
 	name, dims, err := column(r.Space)
 	if err != nil {
 		return err
@@ -227,7 +255,7 @@ func insert(ctx context.Context, tx pgx.Tx, h *holder, r *store.Result, config s
 			ID: id.String(), Content: clean(c.Text), Index: c.Index, Vector: literal(r.Vectors[i], dims), Place: place, Kind: c.Kind,
 			Tokens: c.Tokens, First: c.Elements[0], Last: c.Elements[1], Count: len(ws), Words: strings.Join(ws, " "),
 			Metadata: metadata{
-				MediaPath: h.uri, ContextualText: "Document file: " + h.last, ContentType: "document", ChunkIndex: c.Index, DocType: clean(r.Format),
+				ContentType: "document", ChunkIndex: c.Index, DocType: clean(r.Format),
 			},
 		}
 		if n := cmp.Or(c.Where.Page, c.Where.Slide); n > 0 {
@@ -242,19 +270,23 @@ func insert(ctx context.Context, tx pgx.Tx, h *holder, r *store.Result, config s
 	if err != nil {
 		return rag.Permanent(fmt.Errorf("finish: %w", err))
 	}
-	_, err = tx.Exec(ctx, `
+	b.Queue(`
 		WITH x AS MATERIALIZED (
-			SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS x (
+			SELECT x.*, d.id AS document_id, d.user_id,
+				x.metadata || jsonb_build_object('media_path', d.gcs_path, 'contextual_text', 'Document file: ' || d.filename) AS whole
+			FROM jsonb_to_recordset($1::text::jsonb) AS x (
 				id uuid, content text, index int, metadata jsonb, vector text, path text[], place jsonb, kind text,
-				tokens int, first int, last int, count int, words text)
+				tokens int, first int, last int, count int, words text),
+				rag.jobs j JOIN public.documents d ON d.id = j.document_id
+			WHERE j.job_id = $2::text::uuid
 		), added AS (
 			INSERT INTO public.document_chunks (id, user_id, document_id, content, chunk_index, metadata, `+name+`)
-			SELECT id, $2::text::uuid, $3::text::uuid, content, index, metadata, vector::vector FROM x
+			SELECT id, user_id, document_id, content, index, whole, vector::vector FROM x
 		)
 		INSERT INTO rag.chunks (chunk_id, document_id, user_id, path, place, kind, tokens, first_element, last_element, words, tsv)
-		SELECT id, $3::text::uuid, $2::text::uuid, path, place, kind, tokens, first, last, count, to_tsvector($4::text::regconfig, words) FROM x`,
-		string(raw), h.user, h.document, config)
-	return edge("finish", err)
+		SELECT id, document_id, user_id, path, place, kind, tokens, first, last, count, to_tsvector($3::text::regconfig, words) FROM x`,
+		string(raw), w.Transition.Job(), stemmer(r.Language))
+	return nil
 }
 
 func cleanMap(m map[string]string) map[string]string {

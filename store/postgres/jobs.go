@@ -107,7 +107,7 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 	}
 
 	var added, adopted, newer []enqueued
-	var ts []lifecycle.Transition
+	var ts []store.Write
 	var moved []int
 	ids := make([]string, 0, len(round))
 	for k, i := range round {
@@ -139,7 +139,7 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 				newer = append(newer, e)
 			}
 		}
-		ts, moved = append(ts, t), append(moved, i)
+		ts, moved = append(ts, store.Write{Transition: t}), append(moved, i)
 		ids = append(ids, t.Job())
 	}
 	if len(ts) == 0 {
@@ -153,7 +153,7 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 	if len(lost) > 0 {
 		again = slices.DeleteFunc(slices.Clone(round), func(i int) bool { return !lost[fresh[i].Object.URI()] })
 		added = slices.DeleteFunc(added, func(e enqueued) bool { return lost[e.URI] })
-		var keep []lifecycle.Transition
+		var keep []store.Write
 		var keepMoved []int
 		for k, i := range moved {
 			if !lost[fresh[i].Object.URI()] {
@@ -165,7 +165,7 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 	if err := addJobs(ctx, tx, added, adopted, newer); err != nil {
 		return nil, err
 	}
-	applied, err := moveAll(ctx, tx, ts, 0)
+	applied, _, err := moveAll(ctx, tx, ts, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -179,9 +179,9 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 		return nil, edge("enqueue", err)
 	}
 	for k, i := range moved {
-		j := now[ts[k].Job()]
+		j := now[ts[k].Transition.Job()]
 		if j == nil {
-			return nil, fmt.Errorf("enqueue: job %s: %w", ts[k].Job(), rag.ErrNotFound)
+			return nil, fmt.Errorf("enqueue: job %s: %w", ts[k].Transition.Job(), rag.ErrNotFound)
 		}
 		fresh[i] = *j
 	}
@@ -363,9 +363,8 @@ FOR NO KEY UPDATE OF d SKIP LOCKED FOR NO KEY UPDATE OF j SKIP LOCKED`
 
 // Claim implements [store.Driver].
 func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]store.Moved, error) {
-	var due bool
-	if err := d.pool.QueryRow(ctx, dueSQL).Scan(&due); err != nil || !due || c.N < 1 {
-		return nil, edge("claim", err)
+	if due, err := d.due(ctx, c); err != nil || !due {
+		return nil, err
 	}
 	var out []store.Moved
 	err := d.inTx(ctx, "claim", pgx.TxOptions{}, func(tx pgx.Tx) error {
@@ -373,6 +372,16 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		live := map[string]int{}
 		b := &pgx.Batch{}
 		b.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(claimLock))
+		if c.Again { // the lock has waited for the end of the first call
+			if err := tx.SendBatch(ctx, b).Close(); err != nil {
+				return edge("claim", err)
+			}
+			var err error
+			if out, err = claimed(ctx, tx, c); err != nil || len(out) > 0 {
+				return edge("claim", err)
+			}
+			b = &pgx.Batch{}
+		}
 		// Some of those whose lease ran out may not be for taking, because of
 		// their user's cap: hence a few more than asked for.
 		b.Queue(claimSQL, c.N, c.PerUser, c.N+256).Query(func(rows pgx.Rows) error {
@@ -413,7 +422,7 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 			return nil
 		}
 		b = &pgx.Batch{}
-		made, err := queueMoves(b, ts, c.Lease)
+		made, err := queueMoves(b, store.Moves(ts...), c.Lease)
 		if err != nil {
 			return err
 		}
@@ -439,6 +448,65 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	})
 	if err != nil {
 		return nil, err
+	}
+	d.busy.Store(len(out) == c.N)
+	return out, nil
+}
+
+// due reports whether it is worth claiming. Most claims of an idle worker find
+// nothing, and then a look does; after one that found as much as it looked for
+// there will be more.
+func (d *DB) due(ctx context.Context, c store.Claim) (due bool, err error) {
+	switch {
+	case c.N < 1:
+		return false, nil
+	case c.Again, d.busy.Load():
+		return true, nil
+	}
+	err = d.pool.QueryRow(ctx, dueSQL).Scan(&due)
+	return due, edge("claim", err)
+}
+
+// claimed returns the jobs that an earlier call with the ID of c took, if they
+// are as it left them, and extends their leases.
+func claimed(ctx context.Context, tx pgx.Tx, c store.Claim) ([]store.Moved, error) {
+	rows, err := tx.Query(ctx, `
+		WITH locked AS MATERIALIZED (
+			SELECT j.job_id, e.id FROM rag.jobs j JOIN rag.job_events e ON e.job_id = j.job_id
+			WHERE `+lifecycle.IsActive("j.stage")+`
+				AND e.detail ->> 'claim' = $1::text
+				AND e.to_stage = j.stage
+				AND e.attempt = j.attempt
+				AND e.generation = j.generation
+			ORDER BY j.document_id FOR NO KEY UPDATE OF j
+		)
+		UPDATE rag.jobs j SET lease_expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond', confirmed_at = clock_timestamp()
+		FROM locked l WHERE j.job_id = l.job_id
+		RETURNING j.job_id::text, l.id`, c.ID, c.Lease.Microseconds())
+	if err != nil {
+		return nil, err
+	}
+	var job, event string
+	var names []string
+	of := map[string]string{} // event IDs
+	if _, err := pgx.ForEachRow(rows, []any{&job, &event}, func() error {
+		names, of[job] = append(names, job), event
+		return nil
+	}); err != nil || len(names) == 0 {
+		return nil, err
+	}
+	jobs, err := jobsByID(ctx, tx, names)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := events(ctx, tx, names)
+	if err != nil {
+		return nil, err
+	}
+	var out []store.Moved
+	for _, name := range names {
+		i := slices.IndexFunc(logs[name], func(e rag.Event) bool { return e.ID == of[name] })
+		out = append(out, store.Moved{Job: jobs[name], Event: logs[name][i]})
 	}
 	return out, nil
 }
@@ -540,7 +608,7 @@ func (d *DB) Update(ctx context.Context, jobID string, decide store.Decide) (sto
 			b.Queue(`INSERT INTO rag.jobs (job_id, document_id, user_id, generation) VALUES ($1::text::uuid, $2::text::uuid, $3::text::uuid, $4::bigint)`,
 				j.ID, j.DocumentID, j.UserID, t.Generation())
 		}
-		made, err := queueMoves(b, []lifecycle.Transition{t}, 0)
+		made, err := queueMoves(b, store.Moves(t), 0)
 		if err != nil {
 			return err
 		}

@@ -3,8 +3,6 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,47 +12,58 @@ import (
 	"ragprocessor/store"
 )
 
-// moveSQL makes transitions: it appends their events, and writes the job's row
-// of ours and the two of the incumbent's from the same values. $1 is an array
-// of [move], at most one for a job; $2 is a lease in microseconds. It returns a
-// row for each transition that was made.
+// moveSQL makes runs of transitions: it appends their events, and writes the
+// job's row of ours and the two of the incumbent's from the same values. Its
+// arguments are the columns of [runs]: those of table run, at most one for a
+// job, and those of table step, the transitions of each run in order. It returns
+// a row for each run that was made.
 //
 // The document's row is locked first and in order of the document's ID, by this
 // and by every other statement that writes here, so that they cannot wait for
 // each other in a circle.
 const moveSQL = `
-WITH t AS MATERIALIZED (
-	SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS t (
-		ord int, job uuid, id text, from_stage text, to_stage text, signal text,
-		attempt int, new_attempt int, generation bigint, new_generation bigint, fingerprint text, attempt_limit int,
-		worker text, detail jsonb, status text, document_status text, searchable_status text, retry_count int,
-		delay bigint, failure jsonb, warnings jsonb, error text, chunks int,
-		expired bool, refused bool, request bool, stored bool, takes bool, keeps bool, clears bool, ended bool, restarts bool)
+WITH run AS MATERIALIZED (
+	SELECT * FROM unnest(
+		$1::int[], $2::text[]::uuid[], $3::text[], $4::text[], $5::int[], $6::int[], $7::bigint[], $8::bigint[], $9::text[], $10::int[],
+		$11::text[], $12::text[], $13::text[], $14::text[], $15::int[], $16::bigint[], $17::text[]::jsonb[], $18::text[]::jsonb[], $19::text[], $20::int[],
+		$21::bool[], $22::bool[], $23::bool[], $24::bool[], $25::bool[], $26::bool[], $27::bool[], $28::bool[], $29::bool[], $30::int[]
+	) AS run (
+		ord, job, from_stage, to_stage, attempt, new_attempt, generation, new_generation, fingerprint, attempt_limit,
+		worker, status, document_status, searchable_status, retry_count, delay, failure, warnings, error, chunks,
+		expired, refused, request, stored, takes, keeps, clears, ended, restarts, steps)
+), step AS MATERIALIZED (
+	SELECT * FROM unnest($31::int[], $32::int[], $33::text[], $34::text[], $35::text[], $36::text[], $37::text[]::jsonb[])
+		AS step (ord, place, id, from_stage, to_stage, signal, detail)
+), known AS MATERIALIZED (
+	SELECT step.ord FROM step JOIN rag.job_events e ON e.id = step.id
 ), locked AS MATERIALIZED (
 	SELECT j.*, d.id AS doc
 	FROM public.documents d JOIN rag.jobs j ON j.document_id = d.id
-	WHERE j.job_id IN (SELECT job FROM t)
+	WHERE j.job_id IN (SELECT job FROM run)
 	ORDER BY d.id
 	FOR NO KEY UPDATE OF d FOR NO KEY UPDATE OF j
 ), go AS MATERIALIZED (
-	SELECT t.*, l.doc, l.user_id, l.seq AS old_seq, clock_timestamp() AS at,
-		t.stored OR EXISTS (SELECT FROM rag.documents s WHERE s.document_id = l.doc) AS searchable
-	FROM t JOIN locked l ON l.job_id = t.job
-	WHERE (l.stage, l.attempt, l.generation) = (t.from_stage, t.attempt, t.generation)
-		AND NOT (t.expired AND l.lease_expires_at > clock_timestamp())
-		AND NOT (t.refused AND l.cancel_requested_at IS NOT NULL)
-		AND NOT EXISTS (SELECT FROM rag.job_events e WHERE e.id = t.id)
+	SELECT run.*, l.doc, l.seq AS old_seq, clock_timestamp() AS at,
+		run.stored OR EXISTS (SELECT FROM rag.documents s WHERE s.document_id = l.doc) AS searchable
+	FROM run JOIN locked l ON l.job_id = run.job
+	WHERE l.stage = run.from_stage
+		AND l.attempt = run.attempt
+		AND l.generation = run.generation
+		AND NOT (run.expired AND l.lease_expires_at > clock_timestamp())
+		AND NOT (run.refused AND l.cancel_requested_at IS NOT NULL)
+		AND NOT EXISTS (SELECT FROM known WHERE known.ord = run.ord)
 ), event AS (
 	INSERT INTO rag.job_events (job_id, seq, id, from_stage, to_stage, signal, attempt, generation, prev_seq, prev_attempt, prev_generation, worker, at, detail)
-	SELECT job, old_seq + 1, id, from_stage, to_stage, signal, new_attempt, new_generation,
-		nullif(old_seq, 0), CASE WHEN old_seq > 0 THEN attempt END, CASE WHEN old_seq > 0 THEN generation END, worker, at, detail
-	FROM go
+	SELECT go.job, go.old_seq + step.place, step.id, step.from_stage, step.to_stage, step.signal, go.new_attempt, go.new_generation,
+		nullif(go.old_seq + step.place - 1, 0), CASE WHEN go.old_seq + step.place > 1 THEN go.attempt END,
+		CASE WHEN go.old_seq + step.place > 1 THEN go.generation END, go.worker, go.at, step.detail
+	FROM go JOIN step USING (ord) ORDER BY go.job, step.place
 ), own AS (
 	UPDATE rag.jobs j SET
-		seq = go.old_seq + 1, stage = go.to_stage, attempt = go.new_attempt, generation = go.new_generation,
+		seq = go.old_seq + go.steps, stage = go.to_stage, attempt = go.new_attempt, generation = go.new_generation,
 		fingerprint = go.fingerprint, attempt_limit = go.attempt_limit,
 		worker = CASE WHEN go.takes THEN go.worker ELSE j.worker END,
-		lease_expires_at = CASE WHEN go.request THEN j.lease_expires_at WHEN go.takes OR go.keeps THEN go.at + $2::bigint * interval '1 microsecond' END,
+		lease_expires_at = CASE WHEN go.request THEN j.lease_expires_at WHEN go.takes OR go.keeps THEN go.at + $38::bigint * interval '1 microsecond' END,
 		cancel_requested_at = CASE WHEN go.request THEN go.at WHEN NOT go.clears THEN j.cancel_requested_at END,
 		confirmed_at = CASE WHEN go.request THEN j.confirmed_at ELSE go.at END,
 		not_before = CASE WHEN go.request THEN j.not_before WHEN go.to_stage = 'pending' THEN go.at + go.delay * interval '1 microsecond' END,
@@ -81,70 +90,146 @@ WITH t AS MATERIALIZED (
 		updated_at = go.at
 	FROM go WHERE d.id = go.doc
 )
-SELECT ord, old_seq + 1, at FROM go`
+SELECT ord, old_seq, at FROM go`
 
-// A move is a transition as moveSQL reads it.
-type move struct {
-	Ord              int             `json:"ord"`
-	Job              string          `json:"job"`
-	ID               string          `json:"id"`
-	From             rag.Stage       `json:"from_stage"`
-	To               rag.Stage       `json:"to_stage"`
-	Signal           string          `json:"signal"`
-	Attempt          int             `json:"attempt"`
-	NewAttempt       int             `json:"new_attempt"`
-	Generation       int64           `json:"generation"`
-	NewGeneration    int64           `json:"new_generation"`
-	Fingerprint      string          `json:"fingerprint"`
-	Limit            int             `json:"attempt_limit"`
-	Worker           string          `json:"worker"`
-	Detail           json.RawMessage `json:"detail"`
-	Status           rag.Status      `json:"status"`
-	DocumentStatus   string          `json:"document_status"`
-	SearchableStatus string          `json:"searchable_status"`
-	RetryCount       int             `json:"retry_count"`
-	Delay            int64           `json:"delay"` // microseconds
-	Failure          *rag.Failure    `json:"failure"`
-	Warnings         []rag.Warning   `json:"warnings"`
-	Error            *string         `json:"error"`
-	Chunks           *int            `json:"chunks"`
-	Expired          bool            `json:"expired"`
-	Refused          bool            `json:"refused"`
-	Request          bool            `json:"request"`
-	Stored           bool            `json:"stored"`
-	Takes            bool            `json:"takes"`
-	Keeps            bool            `json:"keeps"`
-	Clears           bool            `json:"clears"`
-	Ended            bool            `json:"ended"`
-	Restarts         bool            `json:"restarts"`
+// A run is one transition, or several of one job each of which begins where the
+// one before it ends and needs nothing else that it did not need. They are made
+// all or none, and the rows are written once: from is what the first needs, to
+// is what the last leaves.
+type run struct {
+	from, to lifecycle.Transition
+	of       []int // the writes, by index
 }
 
-func newMove(ord int, t lifecycle.Transition) (move, error) {
+// extends reports whether t may be made in one run with those before it, the
+// last of which is r.to.
+func (r *run) extends(t lifecycle.Transition) bool {
+	return r.to.Job() == t.Job() &&
+		r.to.To() == t.From() &&
+		r.from.Attempt() == t.Attempt() && r.to.NewAttempt() == t.NewAttempt() && t.Attempt() == t.NewAttempt() &&
+		r.from.Generation() == t.Generation() && r.to.NewGeneration() == t.NewGeneration() && t.Generation() == t.NewGeneration() &&
+		r.from.Worker() == t.Worker() &&
+		r.from.RefusedByCancel() && t.RefusedByCancel() &&
+		!r.from.NeedsExpired() && !t.NeedsExpired() &&
+		!r.from.TakesLease() && !t.TakesLease()
+}
+
+// rounds returns the runs of ws that are to be made one after the other: in each
+// round there is at most one of a job.
+func rounds(ws []store.Write) (out [][]run) {
+	at := map[string]int{} // round of the job's last run
+	last := map[string]*run{}
+	for i, w := range ws {
+		t := w.Transition
+		if r := last[t.Job()]; r != nil && r.extends(t) {
+			r.to = t
+			r.of = append(r.of, i)
+			continue
+		}
+		k := at[t.Job()]
+		at[t.Job()]++
+		if k == len(out) {
+			out = append(out, make([]run, 0, len(ws)-i)) // never moved, since last points into it
+		}
+		out[k] = append(out[k], run{t, t, []int{i}})
+		last[t.Job()] = &out[k][len(out[k])-1]
+	}
+	return out
+}
+
+// runs are the arguments of moveSQL.
+type runs struct {
+	ord                                              []int
+	job, from, to                                    []string
+	attempt, newAttempt                              []int
+	generation, newGeneration                        []int64
+	fingerprint                                      []string
+	limit                                            []int
+	worker, status, documentStatus, searchableStatus []string
+	retryCount                                       []int
+	delay                                            []int64 // microseconds
+	failure, warnings, message                       []*string
+	chunks                                           []*int
+	expired, refused, request, stored, takes         []bool
+	keeps, clears, ended, restarts                   []bool
+	steps                                            []int
+	stepOrd, stepPlace                               []int
+	stepID, stepFrom, stepTo, stepSignal             []string
+	stepDetail                                       []string
+}
+
+// add adds a run.
+func (a *runs) add(r run, ws []store.Write) error {
+	ord, t := len(a.ord), r.to
+	a.ord = append(a.ord, ord)
+	a.job = append(a.job, t.Job())
+	a.from, a.to = append(a.from, string(r.from.From())), append(a.to, string(t.To()))
+	a.attempt, a.newAttempt = append(a.attempt, r.from.Attempt()), append(a.newAttempt, t.NewAttempt())
+	a.generation, a.newGeneration = append(a.generation, r.from.Generation()), append(a.newGeneration, t.NewGeneration())
+	a.fingerprint = append(a.fingerprint, clean(t.NewFingerprint()))
+	a.limit = append(a.limit, t.Limit())
+	a.worker = append(a.worker, clean(t.Worker()))
+	a.status = append(a.status, string(t.Status()))
+	a.documentStatus = append(a.documentStatus, lifecycle.DocumentStatus(t.To(), false))
+	a.searchableStatus = append(a.searchableStatus, lifecycle.DocumentStatus(t.To(), true))
+	a.retryCount = append(a.retryCount, t.RetryCount())
+	a.delay = append(a.delay, t.Delay().Microseconds())
 	detail := cleanDetail(t.Detail())
-	raw, err := json.Marshal(detail)
-	if err != nil {
-		return move{}, rag.Permanent(fmt.Errorf("transition %s: %w", t.ID(), err))
-	}
-	m := move{
-		Ord: ord, Job: t.Job(), ID: t.ID(), From: t.From(), To: t.To(), Signal: string(t.On()),
-		Attempt: t.Attempt(), NewAttempt: t.NewAttempt(), Generation: t.Generation(), NewGeneration: t.NewGeneration(),
-		Fingerprint: clean(t.NewFingerprint()), Limit: t.Limit(), Worker: clean(t.Worker()), Detail: raw,
-		Status: t.Status(), DocumentStatus: lifecycle.DocumentStatus(t.To(), false), SearchableStatus: lifecycle.DocumentStatus(t.To(), true),
-		RetryCount: t.RetryCount(), Delay: t.Delay().Microseconds(), Failure: detail.Failure,
-		Expired: t.NeedsExpired(), Refused: t.RefusedByCancel(), Request: t.On() == lifecycle.RequestCancel, Stored: t.On() == lifecycle.Stored,
-		Takes: t.TakesLease(), Keeps: t.KeepsLease(), Clears: t.ClearsCancel(), Ended: lifecycle.Ended(t.To()),
-		Restarts: t.On() == lifecycle.Requeue || t.On() == lifecycle.Supersede,
-	}
-	if s := lifecycle.ErrorText(detail.Failure); s != "" {
-		m.Error = &s
-	}
-	if m.Stored {
-		m.Warnings, m.Chunks = detail.Warnings, detail.Chunks
-		if m.Chunks == nil {
-			return move{}, rag.Permanent(fmt.Errorf("transition %s: stored without a number of chunks", t.ID()))
+	var failure, warnings, message *string
+	var chunks *int
+	var err error
+	if detail.Failure != nil {
+		if failure, err = text(detail.Failure); err != nil {
+			return err
+		}
+		if s := lifecycle.ErrorText(detail.Failure); s != "" {
+			message = &s
 		}
 	}
-	return m, nil
+	if t.On() == lifecycle.Stored {
+		if chunks = detail.Chunks; len(detail.Warnings) > 0 {
+			if warnings, err = text(detail.Warnings); err != nil {
+				return err
+			}
+		}
+	}
+	a.failure, a.warnings, a.message, a.chunks = append(a.failure, failure), append(a.warnings, warnings), append(a.message, message), append(a.chunks, chunks)
+	a.expired, a.refused = append(a.expired, r.from.NeedsExpired()), append(a.refused, r.from.RefusedByCancel())
+	a.request, a.stored = append(a.request, t.On() == lifecycle.RequestCancel), append(a.stored, t.On() == lifecycle.Stored)
+	a.takes, a.keeps, a.clears = append(a.takes, t.TakesLease()), append(a.keeps, t.KeepsLease()), append(a.clears, t.ClearsCancel())
+	a.ended = append(a.ended, lifecycle.Ended(t.To()))
+	a.restarts = append(a.restarts, t.On() == lifecycle.Requeue || t.On() == lifecycle.Supersede)
+	a.steps = append(a.steps, len(r.of))
+	for k, i := range r.of {
+		t := ws[i].Transition
+		detail, err := text(cleanDetail(t.Detail()))
+		if err != nil {
+			return err
+		}
+		a.stepOrd, a.stepPlace, a.stepID = append(a.stepOrd, ord), append(a.stepPlace, k+1), append(a.stepID, t.ID())
+		a.stepFrom, a.stepTo, a.stepSignal = append(a.stepFrom, string(t.From())), append(a.stepTo, string(t.To())), append(a.stepSignal, string(t.On()))
+		a.stepDetail = append(a.stepDetail, *detail)
+	}
+	return nil
+}
+
+func (a *runs) args(lease time.Duration) []any {
+	return []any{
+		a.ord, a.job, a.from, a.to, a.attempt, a.newAttempt, a.generation, a.newGeneration, a.fingerprint, a.limit,
+		a.worker, a.status, a.documentStatus, a.searchableStatus, a.retryCount, a.delay, a.failure, a.warnings, a.message, a.chunks,
+		a.expired, a.refused, a.request, a.stored, a.takes, a.keeps, a.clears, a.ended, a.restarts, a.steps,
+		a.stepOrd, a.stepPlace, a.stepID, a.stepFrom, a.stepTo, a.stepSignal, a.stepDetail, lease.Microseconds(),
+	}
+}
+
+// text returns v as JSON.
+func text(v any) (*string, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, rag.Permanent(err)
+	}
+	s := string(raw)
+	return &s, nil
 }
 
 // cleanDetail returns d with its texts as PostgreSQL can hold them.
@@ -168,35 +253,25 @@ type made struct {
 	at  time.Time
 }
 
-// queueMoves queues moveSQL for ts, and returns what it made when the batch is
-// read, by index in ts. Several transitions of one job are made one after the
-// other.
-func queueMoves(b *pgx.Batch, ts []lifecycle.Transition, lease time.Duration) (map[int]made, error) {
-	var rounds [][]move
-	count := map[string]int{}
-	for i, t := range ts {
-		m, err := newMove(i, t)
-		if err != nil {
-			return nil, err
+// queueMoves queues moveSQL for ws, and returns what it made when the batch is
+// read, by index in ws.
+func queueMoves(b *pgx.Batch, ws []store.Write, lease time.Duration) (map[int]made, error) {
+	out := make(map[int]made, len(ws))
+	for _, round := range rounds(ws) {
+		var a runs
+		for _, r := range round {
+			if err := a.add(r, ws); err != nil {
+				return nil, err
+			}
 		}
-		k := count[m.Job]
-		count[m.Job]++
-		if k == len(rounds) {
-			rounds = append(rounds, nil)
-		}
-		rounds[k] = append(rounds[k], m)
-	}
-	out := make(map[int]made, len(ts))
-	for _, ms := range rounds {
-		raw, err := json.Marshal(ms)
-		if err != nil {
-			return nil, rag.Permanent(err)
-		}
-		b.Queue(moveSQL, string(raw), lease.Microseconds()).Query(func(rows pgx.Rows) error {
+		b.Queue(moveSQL, a.args(lease)...).Query(func(rows pgx.Rows) error {
 			var ord int
-			var m made
-			_, err := pgx.ForEachRow(rows, []any{&ord, &m.seq, &m.at}, func() error {
-				out[ord] = m
+			var seq int64
+			var at time.Time
+			_, err := pgx.ForEachRow(rows, []any{&ord, &seq, &at}, func() error {
+				for k, i := range round[ord].of {
+					out[i] = made{seq + int64(k) + 1, at}
+				}
 				return nil
 			})
 			return err
@@ -211,26 +286,48 @@ type querier interface {
 	Query(context.Context, string, ...any) (pgx.Rows, error)
 }
 
-// moveAll makes ts and returns the outcome of each.
-func moveAll(ctx context.Context, q querier, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
+// moveAll makes ws and returns the outcome of each, and those that it made, by
+// index.
+func moveAll(ctx context.Context, q querier, ws []store.Write, lease time.Duration) ([]store.Applied, map[int]made, error) {
 	b := &pgx.Batch{}
-	out, err := queueMoves(b, ts, lease)
+	done, err := queueMoves(b, ws, lease)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
-		return nil, edge("move", err)
+		return nil, nil, edge("move", err)
 	}
-	return outcomes(ctx, q, ts, out)
+	out, again, err := outcomes(ctx, q, ws, done)
+	if err != nil || len(again) == 0 {
+		return out, done, err
+	}
+	// Of a run the first were made before, so that it was refused as a whole.
+	rest := make([]store.Write, len(again))
+	for k, i := range again {
+		rest[k] = ws[i]
+	}
+	more, late, err := moveAll(ctx, q, rest, lease)
+	if err != nil {
+		return nil, nil, err
+	}
+	for k, i := range again {
+		out[i] = more[k]
+		if m, ok := late[k]; ok {
+			done[i] = m
+		}
+	}
+	return out, done, nil
 }
 
 // outcomes tells, for the transitions that were not made, why. It asks only if
 // there are any, in a statement of its own, whose snapshot has what was
-// committed while the moves waited for their rows.
-func outcomes(ctx context.Context, q querier, ts []lifecycle.Transition, done map[int]made) ([]store.Applied, error) {
-	out := make([]store.Applied, len(ts))
+// committed while the moves waited for their rows. again are those, by index,
+// that follow one that turns out to have been made before.
+func outcomes(ctx context.Context, q querier, ws []store.Write, done map[int]made) (out []store.Applied, again []int, err error) {
+	out = make([]store.Applied, len(ws))
 	var jobs, events []string
-	for i, t := range ts {
+	for i, w := range ws {
+		t := w.Transition
 		if m, ok := done[i]; ok {
 			out[i].Event = logged(t, m)
 		} else {
@@ -238,7 +335,7 @@ func outcomes(ctx context.Context, q querier, ts []lifecycle.Transition, done ma
 		}
 	}
 	if len(jobs) == 0 {
-		return out, nil
+		return out, nil, nil
 	}
 	type state struct {
 		stage      rag.Stage
@@ -253,7 +350,7 @@ func outcomes(ctx context.Context, q querier, ts []lifecycle.Transition, done ma
 		LEFT JOIN rag.job_events e ON e.id = t.id
 		LEFT JOIN rag.jobs j ON j.job_id = t.job`, jobs, events)
 	if err != nil {
-		return nil, edge("move", err)
+		return nil, nil, edge("move", err)
 	}
 	found := map[string]state{}
 	var (
@@ -270,48 +367,61 @@ func outcomes(ctx context.Context, q querier, ts []lifecycle.Transition, done ma
 		found[name] = s
 		return nil
 	}); err != nil {
-		return nil, edge("move", err)
+		return nil, nil, edge("move", err)
 	}
-	for i, t := range ts {
+	known := map[string]bool{} // jobs with a transition that was made before
+	for i, w := range ws {
+		t := w.Transition
 		if _, ok := done[i]; ok {
 			continue
 		}
 		s := found[t.ID()]
 		switch {
 		case s.event != nil:
-			out[i].Event = logged(t, *s.event)
+			out[i].Event, known[t.Job()] = logged(t, *s.event), true
+		case known[t.Job()]:
+			again = append(again, i)
 		case s.cancel && t.RefusedByCancel() && s.stage == t.From() && s.attempt == t.Attempt() && s.generation == t.Generation():
 			out[i].Err = rag.ErrCancelRequested
 		default:
 			out[i].Err = rag.ErrStale
 		}
 	}
-	return out, nil
+	return out, again, nil
 }
 
 func logged(t lifecycle.Transition, m made) rag.Event { return t.Event(m.seq, m.at.UTC()) }
 
-// move1 makes t in tx.
-func move1(ctx context.Context, tx pgx.Tx, t lifecycle.Transition, lease time.Duration) (store.Applied, error) {
-	out, err := moveAll(ctx, tx, []lifecycle.Transition{t}, lease)
-	if err != nil {
-		return store.Applied{}, err
-	}
-	return out[0], nil
-}
-
 // Apply implements [store.Driver].
-func (d *DB) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
-	if len(ts) == 0 {
+func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	if len(ws) == 0 {
 		return nil, nil
 	}
-	for _, t := range ts {
-		if !t.Valid() {
-			return nil, rag.Permanent(errors.New("apply: the zero transition"))
+	results := 0
+	for _, w := range ws {
+		if err := w.Check(); err != nil {
+			return nil, err
 		}
-		if t.On() == lifecycle.Stored {
-			return nil, rag.Permanent(fmt.Errorf("apply: job %s: only Finish may store", t.Job()))
+		if r := w.Result; r != nil {
+			results++
+			if _, _, err := column(r.Space); err != nil && len(r.Chunks) > 0 {
+				return nil, err
+			}
 		}
 	}
-	return moveAll(ctx, d.pool, ts, lease)
+	for _, w := range ws {
+		if w.Result != nil {
+			if err := d.know(ctx, stemmer(w.Result.Language)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	switch {
+	case results == 0:
+		out, _, err := moveAll(ctx, d.pool, ws, lease)
+		return out, err
+	case len(ws) == 1:
+		return d.finish(ctx, ws[0])
+	}
+	return d.finishGroup(ctx, ws, lease)
 }

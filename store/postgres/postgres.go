@@ -41,6 +41,8 @@ type DB struct {
 	log       *slog.Logger
 	ownsUsers atomic.Pointer[bool] // whether the table users is ours; nil until asked
 	common    commonWords
+	stemmers  sync.Map    // names that are known to be in rag.stemmers
+	busy      atomic.Bool // the last claim found as much as it looked for
 
 	exactBelow int // see Nearest
 
@@ -97,6 +99,9 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	go d.announce()
 	return d, nil
 }
+
+// Commits returns 2: while one is written to the disk the next is prepared.
+func (d *DB) Commits() int { return 2 }
 
 // Name returns "postgres".
 func (d *DB) Name() string { return "postgres" }

@@ -356,10 +356,10 @@ func TestLostAcknowledgement(t *testing.T) {
 		}
 		ping()
 		proxy.lose(1)
-		if out, err := d.Apply(t.Context(), []lifecycle.Transition{tr}, storetest.Lease); err == nil || rag.IsPermanent(err) {
+		if out, err := d.Apply(t.Context(), store.Moves(tr), storetest.Lease); err == nil || rag.IsPermanent(err) {
 			t.Fatalf("Apply whose answer was lost: %+v, %v, want an error that may pass", out, err)
 		}
-		out, err := d.Apply(t.Context(), []lifecycle.Transition{tr}, storetest.Lease)
+		out, err := d.Apply(t.Context(), store.Moves(tr), storetest.Lease)
 		if err != nil || out[0].Err != nil || out[0].Event.ID != tr.ID() {
 			t.Fatalf("Apply, repeated = %+v, %v", out, err)
 		}
@@ -381,10 +381,10 @@ func TestLostAcknowledgement(t *testing.T) {
 	for {
 		ping()
 		proxy.lose(lost + 1)
-		out, err := d.Finish(t.Context(), tr, storetest.ResultOf("fox"))
+		out, err := d.Apply(t.Context(), []store.Write{{Transition: tr, Result: storetest.ResultOf("fox")}}, 0)
 		if err == nil {
 			proxy.lose(0)
-			if out.Err != nil || out.Event.Seq != job.Seq+1 {
+			if out[0].Err != nil || out[0].Event.Seq != job.Seq+1 {
 				t.Errorf("Finish, repeated after %d lost answers = %+v", lost, out)
 			}
 			break
@@ -493,7 +493,7 @@ func TestDeadlockFree(t *testing.T) {
 					}
 					ts = append(ts, tr)
 				}
-				if _, err := mine.Apply(t.Context(), ts, storetest.Lease); err != nil {
+				if _, err := mine.Apply(t.Context(), store.Moves(ts...), storetest.Lease); err != nil {
 					t.Errorf("Apply: %v", err)
 				}
 			}
@@ -661,7 +661,7 @@ func TestApplyChecksUnderTheLock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := d.Apply(t.Context(), []lifecycle.Transition{tr}, storetest.Lease)
+		out, err := d.Apply(t.Context(), store.Moves(tr), storetest.Lease)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -711,11 +711,11 @@ func TestFinishLeavesTheLeaseFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(t.Context()))
-	h, err := d.holder(t.Context(), tr)
-	if err != nil || h == nil {
-		t.Fatal(h, err)
+	w := []store.Write{{Transition: tr, Result: storetest.ResultOf("brown fox")}}
+	if err := d.know(t.Context(), stemmer("en")); err != nil {
+		t.Fatal(err)
 	}
-	if err := replace(t.Context(), tx, h, tr, storetest.ResultOf("brown fox")); err != nil {
+	if err := replace(t.Context(), tx, w); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -727,7 +727,7 @@ func TestFinishLeavesTheLeaseFree(t *testing.T) {
 		t.Errorf("Cancel beside a Finish: %v", err)
 	}
 	// The request came before the commit, so the commit must not come.
-	if out, err := move1(ctx, tx, tr, 0); err != nil || !errors.Is(out.Err, rag.ErrCancelRequested) {
+	if out, _, err := moveAll(ctx, tx, w, 0); err != nil || !errors.Is(out[0].Err, rag.ErrCancelRequested) {
 		t.Errorf("the end of the Finish: %+v, %v; want ErrCancelRequested", out, err)
 	}
 }

@@ -106,7 +106,7 @@ func ready(t testing.TB, d *sqlite.DB, user, name string, chunks int) lifecycle.
 		if last = t1; on == lifecycle.Stored {
 			break
 		}
-		if out, err := d.Apply(t.Context(), []lifecycle.Transition{t1}, time.Hour); err != nil || out[0].Err != nil {
+		if out, err := d.Apply(t.Context(), store.Moves(t1), time.Hour); err != nil || out[0].Err != nil {
 			t.Fatal(out, err)
 		}
 		j.Stage, j.Attempt = t1.To(), t1.NewAttempt()
@@ -117,8 +117,9 @@ func ready(t testing.TB, d *sqlite.DB, user, name string, chunks int) lifecycle.
 func fill(t testing.TB, d *sqlite.DB, c *corpus, space rag.Space, users []string, chunks, perDocument int) {
 	t.Helper()
 	for i := 0; i*perDocument < chunks; i++ {
-		out, err := d.Finish(t.Context(), ready(t, d, users[i%len(users)], fmt.Sprint(i, ".txt"), perDocument), c.result(space, perDocument))
-		if err != nil || out.Err != nil {
+		last := ready(t, d, users[i%len(users)], fmt.Sprint(i, ".txt"), perDocument)
+		out, err := d.Apply(t.Context(), []store.Write{{Transition: last, Result: c.result(space, perDocument)}}, 0)
+		if err != nil || out[0].Err != nil {
 			t.Fatal(out, err)
 		}
 	}
@@ -163,7 +164,7 @@ func BenchmarkApply(b *testing.B) {
 				for k, j := range js {
 					ts[k] = next(b, j, signals[i%len(signals)])
 				}
-				if out, err := d.Apply(b.Context(), ts, time.Hour); err != nil || out[0].Err != nil {
+				if out, err := d.Apply(b.Context(), store.Moves(ts...), time.Hour); err != nil || out[0].Err != nil {
 					b.Fatal(out, err)
 				}
 			}
@@ -195,7 +196,7 @@ func BenchmarkClaim(b *testing.B) {
 				}
 				if len(ts) > 0 {
 					b.StopTimer()
-					if _, err := d.Apply(b.Context(), ts, 0); err != nil {
+					if _, err := d.Apply(b.Context(), store.Moves(ts...), 0); err != nil {
 						b.Fatal(err)
 					}
 					b.StartTimer()
@@ -217,7 +218,7 @@ func BenchmarkFinish(b *testing.B) {
 				b.StopTimer()
 				t := ready(b, d, storetest.Alice, uid(), n)
 				b.StartTimer()
-				if out, err := d.Finish(b.Context(), t, r); err != nil || out.Err != nil {
+				if out, err := d.Apply(b.Context(), []store.Write{{Transition: t, Result: r}}, 0); err != nil || out[0].Err != nil {
 					b.Fatal(out, err)
 				}
 			}

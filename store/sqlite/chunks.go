@@ -3,9 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"path"
 	"strconv"
 	"strings"
@@ -36,29 +34,35 @@ type stored struct {
 	locator            string
 }
 
-// prepare does all the work of Finish that needs no transaction, so that the
-// write lock is held no longer than it must.
-func prepare(r *store.Result) ([]stored, []byte, error) {
+// A prepared is a result in the form in which it is written.
+type prepared struct {
+	chunks []stored
+	codes  []byte
+}
+
+// prepare does all the work on r that needs no transaction, so that the write
+// lock is held no longer than it must.
+func prepare(r *store.Result) (prepared, error) {
 	out := make([]stored, len(r.Chunks))
 	var codes []byte
 	for i := range r.Chunks {
 		c, s := &r.Chunks[i], &out[i]
 		id, err := uuid.NewV7()
 		if err != nil {
-			return nil, nil, err
+			return prepared{}, err
 		}
 		s.id, s.content, s.words, s.vector = id.String(), clean(c.Text), indexed(c.Indexed()), encode(r.Vectors[i])
 		if s.path, err = text(c.Path, len(c.Path) == 0); err != nil {
-			return nil, nil, err
+			return prepared{}, err
 		}
 		where, err := json.Marshal(c.Where)
 		if err != nil {
-			return nil, nil, err
+			return prepared{}, err
 		}
 		s.locator = string(where)
 		codes = appendCode(codes, r.Vectors[i])
 	}
-	return out, codes, nil
+	return prepared{out, codes}, nil
 }
 
 // clean returns s as a database can hold it: valid UTF-8 without NUL.
@@ -66,41 +70,8 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 }
 
-// Finish implements [store.Driver].
-func (d *DB) Finish(ctx context.Context, t lifecycle.Transition, res *store.Result) (store.Applied, error) {
-	if len(res.Vectors) != len(res.Chunks) {
-		return store.Applied{}, rag.Permanent(errors.New("finish: the chunks and the vectors are not as many"))
-	}
-	for _, v := range res.Vectors {
-		if len(v) != res.Space.Dims {
-			return store.Applied{}, rag.Permanent(errors.New("finish: a vector has not the dimensions of its space"))
-		}
-	}
-	chunks, codes, err := prepare(res)
-	if err != nil {
-		return store.Applied{}, rag.Permanent(err)
-	}
-	var out store.Applied
-	err = d.write(ctx, "finish", func(x *tx) error {
-		r, err := x.job(t.Job())
-		if errors.Is(err, sql.ErrNoRows) {
-			out.Err = rag.ErrStale
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		seq := r.job.Seq
-		if out, err = x.move(r, t, 0); err != nil || out.Err != nil || r.job.Seq == seq {
-			return err
-		}
-		return x.replace(&r.job, res, chunks, codes)
-	})
-	return out, err
-}
-
 // replace puts the chunks of res in the place of those that the document has.
-func (x *tx) replace(j *rag.Job, res *store.Result, chunks []stored, codes []byte) error {
+func (x *tx) replace(j *rag.Job, res *store.Result, p prepared) error {
 	if err := x.exec("DELETE FROM document_chunks WHERE document_id = ?", j.DocumentID); err != nil {
 		return err
 	}
@@ -117,20 +88,20 @@ func (x *tx) replace(j *rag.Job, res *store.Result, chunks []stored, codes []byt
 	}
 	key, err := x.insert(`INSERT INTO rag_documents (document_id, user_id, category, created_at, generation, space, first_n, chunk_count, title, language, format, pages, meta, content_hash)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		j.DocumentID, j.UserID, string(j.Category), j.CreatedAt.UnixMicro(), j.Generation, res.Space.String(), first, len(chunks),
+		j.DocumentID, j.UserID, string(j.Category), j.CreatedAt.UnixMicro(), j.Generation, res.Space.String(), first, len(p.chunks),
 		clean(res.Title), res.Language, res.Format, res.Pages, meta, res.ContentHash)
 	if err != nil {
 		return err
 	}
-	if len(chunks) > 0 {
-		if err := x.exec("INSERT INTO rag_codes (key, codes) VALUES (?, ?)", key, codes); err != nil {
+	if len(p.chunks) > 0 {
+		if err := x.exec("INSERT INTO rag_codes (key, codes) VALUES (?, ?)", key, p.codes); err != nil {
 			return err
 		}
 	}
 	m := metadata{MediaPath: j.Object.URI(), ContextualText: "Document file: " + path.Base(j.Object.Name), ContentType: "document", DocType: res.Format}
 	scope := userWord(j.UserID) + " " + documentWord(key)
-	for i := range chunks {
-		c, s, n := &res.Chunks[i], &chunks[i], first+int64(i)
+	for i := range p.chunks {
+		c, s, n := &res.Chunks[i], &p.chunks[i], first+int64(i)
 		m.PageNumber, m.ChunkIndex = nil, c.Index
 		if page := cmp.Or(c.Where.Page, c.Where.Slide); page > 0 {
 			m.PageNumber = &page

@@ -50,7 +50,7 @@ func TestDiskFull(t *testing.T) {
 		one.Chunks[0].Index = i
 		r.Chunks, r.Vectors = append(r.Chunks, one.Chunks[0]), append(r.Vectors, one.Vectors[0])
 	}
-	_, err := d.Finish(t.Context(), tr, r)
+	_, err := d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, 0)
 	wantCode(t, err, "disk_full")
 	if rag.IsPermanent(err) {
 		t.Errorf("%v says that trying again cannot help", err)
@@ -68,7 +68,7 @@ func TestDiskFull(t *testing.T) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := d.Finish(t.Context(), tr, r); err != nil || out.Err != nil {
+	if out, err := d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, 0); err != nil || out[0].Err != nil {
 		t.Errorf("Finish after there was room again: %+v, %v", out, err)
 	}
 	audit()

@@ -33,8 +33,8 @@ func openTest(t testing.TB, path string, opt Options) *DB {
 }
 
 // storing returns a job of user that was brought to its last stage, and the
-// transition that completes it.
-func storing(t testing.TB, d *DB, user, name string, generation int64) (*rag.Job, lifecycle.Transition) {
+// transition that completes it with so many chunks.
+func storing(t testing.TB, d *DB, user, name string, generation int64, chunks int) (*rag.Job, lifecycle.Transition) {
 	t.Helper()
 	j := &rag.Job{
 		ID: uuid.NewString(), DocumentID: uuid.NewString(), UserID: user, Object: rag.Object{Scheme: "file", Bucket: "files", Name: user + "/" + name},
@@ -51,7 +51,7 @@ func storing(t testing.TB, d *DB, user, name string, generation int64) (*rag.Job
 	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
 		j = apply(t, d, j, on)
 	}
-	last, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{})
+	last, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &chunks}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func apply(t testing.TB, d *DB, j *rag.Job, on lifecycle.Signal) *rag.Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := d.Apply(t.Context(), []lifecycle.Transition{tr}, time.Hour); err != nil || out[0].Err != nil {
+	if out, err := d.Apply(t.Context(), store.Moves(tr), time.Hour); err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
 	j, err = d.Job(t.Context(), j.ID)
@@ -76,8 +76,8 @@ func apply(t testing.TB, d *DB, j *rag.Job, on lifecycle.Signal) *rag.Job {
 
 func finish(t testing.TB, d *DB, user, name string, generation int64, r *store.Result) *rag.Job {
 	t.Helper()
-	j, last := storing(t, d, user, name, generation)
-	if out, err := d.Finish(t.Context(), last, r); err != nil || out.Err != nil {
+	j, last := storing(t, d, user, name, generation, len(r.Chunks))
+	if out, err := d.Apply(t.Context(), []store.Write{{Transition: last, Result: r}}, 0); err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
 	return j
@@ -156,9 +156,9 @@ func TestIndexFollows(t *testing.T) {
 		r := randomResult(rng, space, rng.IntN(5))
 		switch rng.IntN(4) {
 		case 0: // never happened
-			j, last := storing(t, d, user, name, generation)
+			j, last := storing(t, d, user, name, generation, len(r.Chunks))
 			documents[user+name] = j.DocumentID
-			chunks, codes, err := prepare(r)
+			ready, err := prepare(r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,7 +170,7 @@ func TestIndexFollows(t *testing.T) {
 				if a, err := x.move(row, last, 0); err != nil || a.Err != nil {
 					t.Fatal(a, err)
 				}
-				return errors.Join(x.replace(&row.job, r, chunks, codes), errUndo)
+				return errors.Join(x.replace(&row.job, r, ready), errUndo)
 			}); !errors.Is(err, errUndo) {
 				t.Fatal(err)
 			}

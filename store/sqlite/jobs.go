@@ -27,6 +27,9 @@ type row struct {
 	documentStatus            string
 	documentError             string
 	documentChunks            int
+
+	retries int  // the column retry_count, once the row was moved
+	moved   bool // and not yet saved
 }
 
 // micros is a column of microseconds that may be NULL, for the zero time.
@@ -146,9 +149,20 @@ func (x *tx) job(id string) (*row, error) {
 }
 
 // move makes t on r, which is the job as this transaction sees it, or says why
-// not. It is the only writer of a stage: it writes our row, its event and the
-// rows that the incumbent's callers read.
+// not.
 func (x *tx) move(r *row, t lifecycle.Transition, lease time.Duration) (store.Applied, error) {
+	a, err := x.step(r, t, lease)
+	if err != nil {
+		return a, err
+	}
+	return a, x.save(r)
+}
+
+// step makes t on r, which is the job as this transaction sees it, or says why
+// not. With save, which must follow it in the same transaction, it is the only
+// writer of a stage: they write the event, our row and the rows that the
+// incumbent's callers read.
+func (x *tx) step(r *row, t lifecycle.Transition, lease time.Duration) (store.Applied, error) {
 	if e, err := x.event(t.ID()); err != nil || e.Seq > 0 {
 		return store.Applied{Event: e}, err // it is made already
 	}
@@ -205,12 +219,17 @@ func (x *tx) move(r *row, t lifecycle.Transition, lease time.Duration) (store.Ap
 	if t.On() == lifecycle.Stored {
 		r.processed = now
 	}
-	return store.Applied{Event: e}, x.save(r, t.RetryCount())
+	r.retries, r.moved = t.RetryCount(), true
+	return store.Applied{Event: e}, nil
 }
 
-// save writes r to our row and to the incumbent's two, by the one statement
-// that names a stage.
-func (x *tx) save(r *row, retries int) error {
+// save writes r, if it was moved, to our row and to the incumbent's two, by the
+// one statement that names a stage.
+func (x *tx) save(r *row) error {
+	if !r.moved {
+		return nil
+	}
+	r.moved = false
 	j := &r.job
 	failure, err := text(j.Failure, j.Failure == nil)
 	if err != nil {
@@ -234,7 +253,7 @@ func (x *tx) save(r *row, retries int) error {
 	}
 	if err := x.exec(`UPDATE document_processing_jobs SET status = ?, processing_stage = ?, retry_count = ?, error_message = ?,
 		processing_started_at = ?, completed_at = ?, updated_at = ? WHERE id = ?`,
-		string(j.Status), string(j.Stage), retries, message, at(j.StartedAt), at(j.CompletedAt), x.now, j.ID); err != nil {
+		string(j.Status), string(j.Stage), r.retries, message, at(j.StartedAt), at(j.CompletedAt), x.now, j.ID); err != nil {
 		return err
 	}
 	r.documentStatus = lifecycle.DocumentStatus(j.Stage, r.searchable)
@@ -394,11 +413,16 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		return x.get(`SELECT EXISTS (SELECT 1 FROM rag_jobs INDEXED BY rag_jobs_first_due_idx WHERE not_before <= ?1)
 			OR EXISTS (SELECT 1 FROM rag_jobs INDEXED BY rag_jobs_lease_idx WHERE lease_expires_at <= ?1)`, []any{x.now}, &some)
 	})
-	if err != nil || !some {
+	if err != nil || !some && !c.Again {
 		return nil, err
 	}
 	var out []store.Moved
 	err = d.write(ctx, "claim", func(x *tx) error {
+		if c.Again {
+			if out, err = x.claimed(c); err != nil || len(out) > 0 {
+				return err
+			}
+		}
 		cl := claimer{tx: x, Claim: c, decide: decide, live: map[string]int{}}
 		if err := cl.lost(); err != nil {
 			return err
@@ -411,6 +435,41 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	})
 	if err != nil {
 		return nil, err
+	}
+	return out, nil
+}
+
+// claimed returns the jobs that an earlier call with the ID of c took, if they
+// are as it left them, and extends their leases.
+func (x *tx) claimed(c store.Claim) (out []store.Moved, err error) {
+	type taken struct{ job, event string }
+	var all []taken
+	if err := x.each(`SELECT e.job_id, e.id FROM rag_jobs j INDEXED BY rag_jobs_lease_idx JOIN rag_job_events e ON e.job_id = j.id
+		WHERE j.lease_expires_at IS NOT NULL
+			AND e.detail ->> '$.claim' = ?
+			AND e.to_stage = j.stage
+			AND e.attempt = j.attempt
+			AND e.generation = j.generation`, []any{c.ID}, func(scan func(...any) error) error {
+		var t taken
+		err := scan(&t.job, &t.event)
+		all = append(all, t)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		if err := x.exec("UPDATE rag_jobs SET lease_expires_at = ?, confirmed_at = ? WHERE id = ?", x.now+c.Lease.Microseconds(), x.now, t.job); err != nil {
+			return nil, err
+		}
+		r, err := x.job(t.job)
+		if err != nil {
+			return nil, err
+		}
+		e, err := x.event(t.event)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, store.Moved{Job: &r.job, Event: e})
 	}
 	return out, nil
 }
@@ -631,12 +690,30 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 	return out, nil
 }
 
-// Apply implements [store.Driver].
-func (d *DB) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
-	out := make([]store.Applied, len(ts))
+// Apply implements [store.Driver]. The row of a job is written once, however
+// many transitions of it there are.
+func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	ready := make([]prepared, len(ws))
+	for i, w := range ws {
+		if err := w.Check(); err != nil {
+			return nil, err
+		}
+		if w.Result != nil {
+			var err error
+			if ready[i], err = prepare(w.Result); err != nil {
+				return nil, rag.Permanent(err)
+			}
+		}
+	}
+	out := make([]store.Applied, len(ws))
 	err := d.write(ctx, "apply", func(x *tx) error {
-		for i, t := range ts {
-			r, err := x.job(t.Job())
+		rows := map[string]*row{}
+		for i, w := range ws {
+			id := w.Transition.Job()
+			r, err := rows[id], error(nil)
+			if r == nil {
+				r, err = x.job(id)
+			}
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
 				out[i].Err = rag.ErrStale
@@ -644,7 +721,19 @@ func (d *DB) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Du
 			case err != nil:
 				return err
 			}
-			if out[i], err = x.move(r, t, lease); err != nil {
+			rows[id] = r
+			seq := r.job.Seq
+			if out[i], err = x.step(r, w.Transition, lease); err != nil {
+				return err
+			}
+			if w.Result != nil && r.job.Seq > seq { // made, and not before
+				if err := x.replace(&r.job, w.Result, ready[i]); err != nil {
+					return err
+				}
+			}
+		}
+		for _, r := range rows {
+			if err := x.save(r); err != nil {
 				return err
 			}
 		}

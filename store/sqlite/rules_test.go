@@ -96,7 +96,7 @@ func (f *fixture) make(t *testing.T, on lifecycle.Signal, opt lifecycle.Options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := f.d.Apply(t.Context(), []lifecycle.Transition{tr}, time.Hour)
+	out, err := f.d.Apply(t.Context(), store.Moves(tr), time.Hour)
 	if err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
@@ -233,7 +233,7 @@ func TestPublicRows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if out, err := f.d.Finish(t.Context(), tr, r); err != nil || out.Err != nil {
+			if out, err := f.d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, 0); err != nil || out[0].Err != nil {
 				t.Fatal(out, err)
 			}
 		default:
@@ -286,13 +286,14 @@ func TestMultimodal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{})
+	n := 1
+	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &n}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := storetest.ResultOf("a picture")
 	r.Space.Name = "multimodal"
-	if out, err := f.d.Finish(t.Context(), tr, r); err != nil || out.Err != nil {
+	if out, err := f.d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, 0); err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
 	var text, multimodal bool
@@ -390,7 +391,7 @@ func TestFences(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := f.d.Apply(t.Context(), []lifecycle.Transition{late}, time.Hour)
+			out, err := f.d.Apply(t.Context(), store.Moves(late), time.Hour)
 			if err != nil || !errors.Is(out[0].Err, tt.want) {
 				t.Errorf("Apply = %+v, %v; want %v", out, err, tt.want)
 			}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,15 +109,13 @@ func (f *Faults) Renew(ctx context.Context, beats []store.Beat, lease time.Durat
 	return out, err
 }
 
-// Apply implements [store.Driver].
-func (f *Faults) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) (out []store.Applied, err error) {
-	err = f.do("apply", func() error { out, err = f.Driver.Apply(ctx, ts, lease); return err })
-	return out, err
-}
-
-// Finish implements [store.Driver].
-func (f *Faults) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (out store.Applied, err error) {
-	err = f.do("finish", func() error { out, err = f.Driver.Finish(ctx, t, r); return err })
+// Apply implements [store.Driver]. With something to store it is named finish.
+func (f *Faults) Apply(ctx context.Context, ws []store.Write, lease time.Duration) (out []store.Applied, err error) {
+	name := "apply"
+	if slices.ContainsFunc(ws, func(w store.Write) bool { return w.Result != nil }) {
+		name = "finish"
+	}
+	err = f.do(name, func() error { out, err = f.Driver.Apply(ctx, ws, lease); return err })
 	return out, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -81,6 +82,11 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"RepeatedWrite", testRepeatedWrite},
 		{"Fences", testFences},
 		{"Group", testGroup},
+		{"GroupWithResults", testGroupWithResults},
+		{"RepeatedGroup", testRepeatedGroup},
+		{"ApplyRefuses", testApplyRefuses},
+		{"ClaimRepeated", testClaimRepeated},
+		{"ClaimAnswerLost", testClaimAnswerLost},
 		{"TwoWorkers", testTwoWorkers},
 		{"CrashAtEachCommit", testCrashAtEachCommit},
 		{"Hiccups", testHiccups},
@@ -913,7 +919,7 @@ func testRepeatedWrite(t *testing.T, w *world) {
 	}
 	var events []rag.Event
 	for range 3 { // the acknowledgement of the first two was lost
-		out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{next}, Lease)
+		out, err := w.Driver.Apply(t.Context(), store.Moves(next), Lease)
 		if err != nil || out[0].Err != nil {
 			t.Fatalf("Apply = %+v, %v", out, err)
 		}
@@ -931,7 +937,7 @@ func testRepeatedWrite(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{tr}, Lease); err != nil || out[0].Err != nil {
+		if out, err := w.Driver.Apply(t.Context(), store.Moves(tr), Lease); err != nil || out[0].Err != nil {
 			t.Fatal(out, err)
 		}
 	}
@@ -941,9 +947,9 @@ func testRepeatedWrite(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		out, err := w.Driver.Finish(t.Context(), last, ResultOf("brown fox"))
-		if err != nil || out.Err != nil || out.Event.Seq != 6 {
-			t.Fatalf("Finish = %+v, %v", out, err)
+		out, err := w.Driver.Apply(t.Context(), []store.Write{{Transition: last, Result: ResultOf("brown fox")}}, Lease)
+		if err != nil || out[0].Err != nil || out[0].Event.Seq != 6 {
+			t.Fatalf("Apply(stored) = %+v, %v", out, err)
 		}
 	}
 	w.wantFound(Alice, "fox", "brown fox")
@@ -951,9 +957,10 @@ func testRepeatedWrite(t *testing.T, w *world) {
 	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, "a.txt", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := w.Driver.Finish(t.Context(), last, ResultOf("brown fox")); err != nil || out.Err != nil {
-		t.Errorf("Finish, repeated after a supersede = %+v, %v; want the event it wrote", out, err)
+	if out, err := w.Driver.Apply(t.Context(), []store.Write{{Transition: last, Result: ResultOf("ghost")}}, Lease); err != nil || out[0].Err != nil || out[0].Event.Seq != 6 {
+		t.Errorf("Apply(stored), repeated after a supersede = %+v, %v; want the event it wrote", out, err)
 	}
+	w.wantFound(Alice, "ghost")
 }
 
 // testFences checks each part of the condition under which a transition applies,
@@ -981,7 +988,7 @@ func testFences(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{tr}, Lease)
+		out, err := w.Driver.Apply(t.Context(), store.Moves(tr), Lease)
 		if err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
 			t.Errorf("%s: %+v, %v; want ErrStale", tt.name, out, err)
 		}
@@ -998,7 +1005,7 @@ func testFences(t *testing.T, w *world) {
 	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, "b.txt", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := w.Driver.Apply(t.Context(), []lifecycle.Transition{tr}, Lease); err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
+	if out, err := w.Driver.Apply(t.Context(), store.Moves(tr), Lease); err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
 		t.Errorf("claim of a superseded generation: %+v, %v; want ErrStale", out, err)
 	}
 }
@@ -1033,7 +1040,7 @@ func testGroup(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	ts = append(ts, tr)
-	out, err := w.Driver.Apply(t.Context(), ts, Lease)
+	out, err := w.Driver.Apply(t.Context(), store.Moves(ts...), Lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1046,5 +1053,246 @@ func testGroup(t *testing.T, w *world) {
 		if got := w.job(as[i].Job().ID); got.Stage != want {
 			t.Errorf("job %d is %s, want %s", i, got.Stage, want)
 		}
+	}
+}
+
+// run returns the writes that take job j from its stage to completed, with a
+// chunk for each text.
+func (w *world) run(j rag.Job, texts ...string) (ws []store.Write) {
+	w.Helper()
+	next := map[rag.Stage]lifecycle.Signal{
+		rag.Downloading: lifecycle.Downloaded, rag.Processing: lifecycle.Processed, rag.Embedding: lifecycle.Embedded, rag.Storing: lifecycle.Stored,
+	}
+	for on := next[j.Stage]; on != ""; on = next[j.Stage] {
+		var d rag.Detail
+		var r *store.Result
+		if on == lifecycle.Stored {
+			n := len(texts)
+			d.Chunks, r = &n, ResultOf(texts...)
+		}
+		t, err := lifecycle.Next(&j, on, lifecycle.Options{Detail: d})
+		if err != nil {
+			w.Fatal(err)
+		}
+		ws = append(ws, store.Write{Transition: t, Result: r})
+		j.Stage = t.To()
+	}
+	return ws
+}
+
+// testGroupWithResults writes the whole rest of several jobs in one group, in
+// which some do not apply.
+func testGroupWithResults(t *testing.T, w *world) {
+	for i := range 6 {
+		w.enqueue(Alice, fmt.Sprint(i, ".txt"))
+	}
+	as := w.claim(w.Store, "w1", 6)
+	w.to(as[3], rag.Storing)
+	if _, err := w.Store.Cancel(t.Context(), as[1].Job().ID, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Store.Delete(t.Context(), as[2].Job().DocumentID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, as[4].Job().Filename, 2)); err != nil {
+		t.Fatal(err)
+	}
+	var ws []store.Write
+	var of []int // index in as of the job of each write
+	for i, a := range as {
+		texts := []string{fmt.Sprint("fox ", i), fmt.Sprint("dog ", i)}
+		if i == 5 {
+			texts = nil
+		}
+		for _, x := range w.run(a.Job(), texts...) {
+			ws, of = append(ws, x), append(of, i)
+		}
+	}
+	out, err := w.Driver.Apply(t.Context(), ws, Lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, a := range out {
+		var want error
+		switch i := of[k]; {
+		case i == 1 && ws[k].Transition.On() == lifecycle.Downloaded:
+			want = rag.ErrCancelRequested
+		case i == 1, i == 2, i == 4:
+			want = rag.ErrStale
+		}
+		if !errors.Is(a.Err, want) || (want == nil) != (a.Err == nil) {
+			t.Errorf("%s of job %d: %v, want %v", ws[k].Transition.On(), of[k], a.Err, want)
+		}
+		if want == nil && (a.Event.ID != ws[k].Transition.ID() || a.Event.To != ws[k].Transition.To()) {
+			t.Errorf("%s of job %d: event %+v", ws[k].Transition.On(), of[k], a.Event)
+		}
+	}
+	w.wantFound(Alice, "fox", "fox 0", "fox 3")
+	for _, i := range []int{0, 3, 5} {
+		w.wantSignals(as[i].Job().ID, "enqueue", "claim", "downloaded", "processed", "embedded", "stored")
+		if j := w.job(as[i].Job().ID); j.Stage != rag.Completed || j.Live {
+			t.Errorf("job %d: %+v, want completed", i, j)
+		}
+	}
+	w.wantSignals(as[1].Job().ID, "enqueue", "claim", "request_cancel")
+	w.wantSignals(as[4].Job().ID, "enqueue", "claim", "supersede")
+}
+
+// testRepeatedGroup repeats a group of which the first writes were made before.
+func testRepeatedGroup(t *testing.T, w *world) {
+	j := w.enqueue(Alice, "a.txt")
+	a := w.claim1("w1")
+	ws := w.run(a.Job(), "brown fox")
+	var first []store.Applied
+	for _, n := range []int{1, 3, 3, 4, 4} { // each time the answer was lost, and more was queued meanwhile
+		out, err := w.Driver.Apply(t.Context(), ws[:n], Lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range out {
+			if out[i].Err != nil || out[i].Event.ID != ws[i].Transition.ID() {
+				t.Fatalf("%d writes: write %d = %+v", n, i, out[i])
+			}
+			if i < len(first) && !cmp.Equal(out[i], first[i]) {
+				t.Errorf("a repeated write gave another event: %+v, first %+v", out[i], first[i])
+			}
+		}
+		first = out
+	}
+	w.wantSignals(j.ID, "enqueue", "claim", "downloaded", "processed", "embedded", "stored")
+	w.wantFound(Alice, "fox", "brown fox")
+}
+
+// testApplyRefuses checks that a group with a write that can never be made
+// changes nothing.
+func testApplyRefuses(t *testing.T, w *world) {
+	j := w.enqueue(Alice, "a.txt")
+	a := w.claim1("w1")
+	ws := w.run(a.Job(), "ghost")
+	short := ResultOf("ghost")
+	short.Vectors = nil
+	narrow := ResultOf("ghost")
+	narrow.Vectors[0] = narrow.Vectors[0][:3]
+	for name, edit := range map[string]func(ws []store.Write){
+		"the zero transition":           func(ws []store.Write) { ws[1].Transition = lifecycle.Transition{} },
+		"stored without a result":       func(ws []store.Write) { ws[3].Result = nil },
+		"a move with a result":          func(ws []store.Write) { ws[0].Result = ResultOf("ghost") },
+		"another number of chunks":      func(ws []store.Write) { ws[3].Result = ResultOf("ghost", "ghost") },
+		"fewer vectors than chunks":     func(ws []store.Write) { ws[3].Result = short },
+		"a vector of another dimension": func(ws []store.Write) { ws[3].Result = narrow },
+	} {
+		bad := slices.Clone(ws)
+		edit(bad)
+		if out, err := w.Driver.Apply(t.Context(), bad, Lease); !rag.IsPermanent(err) {
+			t.Errorf("%s: %+v, %v; want a permanent error", name, out, err)
+		}
+	}
+	w.wantSignals(j.ID, "enqueue", "claim")
+	w.wantFound(Alice, "ghost")
+}
+
+// testClaimRepeated repeats a claim whose answer was lost.
+func testClaimRepeated(t *testing.T, w *world) {
+	for i := range 4 {
+		w.enqueue(Alice, fmt.Sprint(i, ".txt"))
+	}
+	made := map[string]bool{}
+	claim := func(id string, n int) []store.Moved {
+		t.Helper()
+		again := made[id]
+		made[id] = true
+		moved, err := w.Driver.Claim(t.Context(), store.Claim{ID: id, Again: again, Worker: "w1", N: n, PerUser: 3, Lease: Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+			return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: "w1", Detail: rag.Detail{Claim: id}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(moved, func(a, b store.Moved) int { return strings.Compare(a.Job.ID, b.Job.ID) })
+		return moved
+	}
+	first := claim("one", 2)
+	w.Age(Lease - time.Second)
+	again := claim("one", 1) // all of them, however few are asked for
+	if len(first) != 2 || len(again) != 2 {
+		t.Fatalf("claimed %d and then %d, want 2 both times", len(first), len(again))
+	}
+	for i, m := range again {
+		if m.Transition.Valid() || !cmp.Equal(m.Event, first[i].Event) || m.Job.ID != first[i].Job.ID || m.Job.Attempt != 1 || m.Job.Stage != rag.Downloading || !m.Job.Live {
+			t.Errorf("repeated: %+v, job %+v; first %+v", m, m.Job, first[i])
+		}
+	}
+	w.Age(2 * time.Second)
+	if j := w.job(first[0].Job.ID); !j.Live {
+		t.Errorf("a repeated claim did not extend the lease")
+	}
+	w.wantSignals(first[0].Job.ID, "enqueue", "claim")
+	if other := claim("two", 2); len(other) != 1 || other[0].Job.ID == first[0].Job.ID || other[0].Job.ID == first[1].Job.ID {
+		t.Errorf("a claim with another ID got %d jobs, want one more, the last under the cap", len(other))
+	}
+
+	// What has moved since is not given again: by a move of the worker's own,
+	// by newer bytes, or to another worker.
+	if out, err := w.Driver.Apply(t.Context(), w.run(*first[0].Job)[:1], Lease); err != nil || out[0].Err != nil {
+		t.Fatal(out, err)
+	}
+	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, first[1].Job.Filename, 2)); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range claim("one", 2) {
+		if !m.Transition.Valid() {
+			t.Errorf("job %s was given to the same claim again after it moved", m.Job.ID)
+		}
+	}
+	w.Age(Lease + time.Second)
+	for _, a := range w.claim(w.Store, "w2", 4) {
+		if a.Job().Attempt < 2 {
+			continue
+		}
+		for _, m := range claim("two", 4) {
+			if m.Job.ID == a.Job().ID {
+				t.Errorf("job %s was given to a claim after another worker took it over", m.Job.ID)
+			}
+		}
+	}
+}
+
+// testClaimAnswerLost loses the answers of claims: it costs no attempt, and no
+// other store is given the jobs, even if its worker has the same name.
+func testClaimAnswerLost(t *testing.T, w *world) {
+	for i := range 3 {
+		w.enqueue(Alice, fmt.Sprint(i, ".txt"))
+	}
+	claims := 0
+	s := w.store(WithFaults(w.Driver, func(_ int, write string) Fault {
+		if write == "claim" {
+			if claims++; claims <= 2 {
+				return LostAnswer
+			}
+		}
+		return Works
+	}))
+	defer s.Close()
+	for range 2 {
+		if as, err := s.Claim(t.Context(), "w", 2); !errors.Is(err, ErrFault) {
+			t.Fatalf("Claim = %d, %v; want the fault", len(as), err)
+		}
+	}
+	other := w.claim(w.Store, "w", 3)
+	if len(other) != 1 {
+		t.Errorf("another process with the same name got %d jobs, want the one that is left", len(other))
+	}
+	as := w.claim(s, "w", 2)
+	if len(as) != 2 {
+		t.Fatalf("the repetition gave %d jobs, want the 2 that were taken", len(as))
+	}
+	for _, a := range as {
+		if j := a.Job(); j.Attempt != 1 || j.AttemptLimit != lifecycle.Attempts {
+			t.Errorf("attempt %d of %d, want the first", j.Attempt, j.AttemptLimit)
+		}
+		w.finish(a, "fox "+a.Job().Filename)
+		w.wantSignals(a.Job().ID, "enqueue", "claim", "downloaded", "processed", "embedded", "stored")
+	}
+	if more := w.claim(s, "w", 2); len(more) != 0 {
+		t.Errorf("an answered claim was repeated")
 	}
 }
