@@ -93,7 +93,7 @@ func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err er
 		return r, err
 	}
 	r.work = float64(n) / took
-	r.calls = fmt.Sprintf("claims: %s; moves: %s; ends: %s", &t.claims, &t.applies, &t.finish)
+	r.calls = fmt.Sprintf("claims: %s; everything after them: %s", &t.claims, &t.applies)
 	stats, err := st.Stats(ctx)
 	if err == nil && stats.ByStage[rag.Completed] != n {
 		err = fmt.Errorf("%d of %d jobs were completed", stats.ByStage[rag.Completed], n)

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ragprocessor/lifecycle"
 	"ragprocessor/store"
 )
 
@@ -58,11 +57,11 @@ type jobTime struct {
 // timed is a driver that measures what each job waits for it.
 type timed struct {
 	store.Driver
-	mu                      sync.Mutex
-	jobs                    map[string]*jobTime
-	claims, applies, finish calls
-	renew                   time.Duration // of all jobs; nobody waits for it
-	cache                   time.Duration // of all jobs
+	mu              sync.Mutex
+	jobs            map[string]*jobTime
+	claims, applies calls
+	renew           time.Duration // of all jobs; nobody waits for it
+	cache           time.Duration // of all jobs
 }
 
 // calls counts the calls of one method, what they moved and how long they took.
@@ -79,7 +78,7 @@ func (c *calls) add(moved int, took time.Duration) {
 
 // String tells the calls as the report does.
 func (c *calls) String() string {
-	return fmt.Sprintf("%s calls with %s jobs each, %s ms a call", thousands(int64(c.n)), number(float64(c.moved)/float64(c.n)), number(milliseconds(c.took)/float64(c.n)))
+	return fmt.Sprintf("%s calls with %s moves each, %s ms a call", thousands(int64(c.n)), number(float64(c.moved)/float64(c.n)), number(milliseconds(c.took)/float64(c.n)))
 }
 
 func (t *timed) job(id string) *jobTime {
@@ -117,31 +116,32 @@ func (t *timed) Renew(ctx context.Context, beats []store.Beat, lease time.Durati
 	return errs, err
 }
 
-// Apply implements [store.JobDriver].
-func (t *timed) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
+// Apply implements [store.JobDriver]. A job whose last write is among ws waits
+// for all of them together; the other moves are made beside its work.
+func (t *timed) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
 	start := time.Now()
-	out, err := t.Driver.Apply(ctx, ts, lease)
+	out, err := t.Driver.Apply(ctx, ws, lease)
 	took := time.Since(start)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.applies.add(len(ts), took)
-	for _, tr := range ts {
-		t.job(tr.Job()).stages += took
+	t.applies.add(len(ws), took)
+	ends := map[string]bool{}
+	moves := map[string]bool{}
+	for _, w := range ws {
+		j := t.job(w.Transition.Job())
+		if w.Result != nil {
+			ends[w.Transition.Job()] = true
+			j.finish += took
+			j.chunks = len(w.Result.Chunks)
+		} else {
+			moves[w.Transition.Job()] = true
+		}
 	}
-	return out, err
-}
-
-// Finish implements [store.JobDriver].
-func (t *timed) Finish(ctx context.Context, tr lifecycle.Transition, r *store.Result) (store.Applied, error) {
-	start := time.Now()
-	out, err := t.Driver.Finish(ctx, tr, r)
-	took := time.Since(start)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.finish.add(1, took)
-	j := t.job(tr.Job())
-	j.finish += took
-	j.chunks = len(r.Chunks)
+	for id := range moves {
+		if !ends[id] {
+			t.job(id).stages += took
+		}
+	}
 	return out, err
 }
 

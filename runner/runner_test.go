@@ -247,8 +247,11 @@ func TestPanic(t *testing.T) {
 // refusing is a database that will not have any chunks.
 type refusing struct{ store.Driver }
 
-func (refusing) Finish(context.Context, lifecycle.Transition, *store.Result) (store.Applied, error) {
-	return store.Applied{}, rag.Permanent(errors.New("check constraint"))
+func (d refusing) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	if slices.ContainsFunc(ws, func(w store.Write) bool { return w.Result != nil }) {
+		return nil, rag.Permanent(errors.New("check constraint"))
+	}
+	return d.Driver.Apply(ctx, ws, lease)
 }
 
 func TestRefusedChunksFailTheJob(t *testing.T) {
