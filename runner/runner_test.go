@@ -483,13 +483,13 @@ func TestDatabaseGoesAway(t *testing.T) {
 // slowCancel is a database that takes its time to write that a job is cancelled.
 type slowCancel struct{ store.Driver }
 
-func (d slowCancel) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
-	if ts[0].On() == lifecycle.Cancel {
+func (d slowCancel) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	if ws[0].Transition.On() == lifecycle.Cancel {
 		if err := rest(ctx, lease/2); err != nil {
 			return nil, err
 		}
 	}
-	return d.Driver.Apply(ctx, ts, lease)
+	return d.Driver.Apply(ctx, ws, lease)
 }
 
 // A sign of life that comes back, while the cancellation is being acknowledged,
