@@ -220,6 +220,7 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	})
 	slices.SortFunc(due, byAge)
 	var out []store.Moved
+	var undo []func()
 	take := func(r *row) error {
 		t, err := decide(d.view(r))
 		if err != nil || !t.Valid() {
@@ -230,9 +231,13 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 				return nil
 			}
 			live[r.job.UserID]++
+			served := d.served[r.job.UserID]
+			undo = append(undo, func() { d.served[r.job.UserID] = served })
 			d.turn++
 			d.served[r.job.UserID] = d.turn
 		}
+		before := *r
+		undo = append(undo, func() { *r = before })
 		a := d.apply(r, t, c.Lease)
 		if a.Err != nil {
 			return a.Err
@@ -240,12 +245,18 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		out = append(out, store.Moved{Job: d.view(r), Transition: t, Event: a.Event})
 		return nil
 	}
+	fail := func(err error) ([]store.Moved, error) {
+		for _, fn := range slices.Backward(undo) {
+			fn()
+		}
+		return nil, err
+	}
 	for _, r := range lost {
 		if len(out) >= c.N {
 			return out, nil
 		}
 		if err := take(r); err != nil {
-			return out, err
+			return fail(err)
 		}
 	}
 	for len(out) < c.N {
@@ -261,7 +272,7 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		}
 		due = slices.DeleteFunc(due, func(r *row) bool { return r == best })
 		if err := take(best); err != nil {
-			return out, err
+			return fail(err)
 		}
 	}
 	return out, nil

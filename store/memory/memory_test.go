@@ -8,8 +8,16 @@ import (
 )
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		d := memory.New()
-		return storetest.Harness{Driver: d, Age: d.Skip}
-	})
+	storetest.Run(t, func(*testing.T) storetest.Harness { return harness() })
+}
+
+func harness() storetest.Harness {
+	d := memory.New()
+	return storetest.Harness{Driver: d, Age: d.Skip}
+}
+
+// TestRandom compares two of these, which shows that the suite compares only
+// what has to be alike.
+func TestRandom(t *testing.T) {
+	storetest.RunRandom(t, func(*testing.T) storetest.Harness { return harness() }, harness)
 }

@@ -394,6 +394,9 @@ func (d *DB) Documents(ctx context.Context, f store.DocumentFilter) ([]store.Doc
 		} else {
 			x.Stage = lifecycle.ReadLegacy(status, stage)
 		}
+		if !lifecycle.Ended(x.Stage) {
+			x.Error = "" // of an attempt; the column is the incumbent's
+		}
 		if meta != nil {
 			err = json.Unmarshal(meta, &x.Meta)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"ragprocessor/rag"
 	"ragprocessor/store"
+	"ragprocessor/store/memory"
 	"ragprocessor/store/storetest"
 )
 
@@ -232,4 +233,13 @@ var damages = map[string]string{
 func TestDriver(t *testing.T) {
 	server(t)
 	storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, migrated(t)) })
+}
+
+// TestRandom checks that random calls have the same outcome as in memory.
+func TestRandom(t *testing.T) {
+	server(t)
+	storetest.RunRandom(t, func(t *testing.T) storetest.Harness { return harness(t, migrated(t)) }, func() storetest.Harness {
+		d := memory.New()
+		return storetest.Harness{Driver: d, Age: d.Skip}
+	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"ragprocessor/rag"
 	"ragprocessor/store"
+	"ragprocessor/store/memory"
 	"ragprocessor/store/sqlite"
 	"ragprocessor/store/storetest"
 )
@@ -87,28 +88,36 @@ var damages = map[string]string{
 	"orphan": "DELETE FROM documents WHERE id = DOC",
 }
 
-func TestDriver(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		path := filepath.Join(t.TempDir(), "a file %20?#.db")
-		d := open(t, path, sqlite.Options{})
-		db := raw(t, path)
-		return storetest.Harness{
-			Driver: d,
-			Age:    func(d time.Duration) { age(t, db, d) },
-			Other:  func() store.Driver { return open(t, path, sqlite.Options{}) },
-			Legacy: func(o rag.Object, documentStatus, status, stage string) string {
-				return legacy(t, db, o, documentStatus, status, stage)
-			},
-			Damage: func(name, job, document string) bool {
-				q := damages[name]
-				if name == "orphan" {
-					q = "PRAGMA foreign_keys = OFF; " + q + "; PRAGMA foreign_keys = ON"
-				}
-				must(t, db, strings.NewReplacer("JOB", "'"+job+"'", "DOC", "'"+document+"'").Replace(q))
-				return true
-			},
-			SQL: func(q string) { must(t, db, q) },
-		}
+func harness(t *testing.T) storetest.Harness {
+	path := filepath.Join(t.TempDir(), "a file %20?#.db")
+	d := open(t, path, sqlite.Options{})
+	db := raw(t, path)
+	return storetest.Harness{
+		Driver: d,
+		Age:    func(d time.Duration) { age(t, db, d) },
+		Other:  func() store.Driver { return open(t, path, sqlite.Options{}) },
+		Legacy: func(o rag.Object, documentStatus, status, stage string) string {
+			return legacy(t, db, o, documentStatus, status, stage)
+		},
+		Damage: func(name, job, document string) bool {
+			q := damages[name]
+			if name == "orphan" {
+				q = "PRAGMA foreign_keys = OFF; " + q + "; PRAGMA foreign_keys = ON"
+			}
+			must(t, db, strings.NewReplacer("JOB", "'"+job+"'", "DOC", "'"+document+"'").Replace(q))
+			return true
+		},
+		SQL: func(q string) { must(t, db, q) },
+	}
+}
+
+func TestDriver(t *testing.T) { storetest.Run(t, harness) }
+
+// TestRandom checks that random calls have the same outcome as in memory.
+func TestRandom(t *testing.T) {
+	storetest.RunRandom(t, harness, func() storetest.Harness {
+		d := memory.New()
+		return storetest.Harness{Driver: d, Age: d.Skip}
 	})
 }
 
