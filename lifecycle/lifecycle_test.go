@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"database/sql"
 	"errors"
 	"flag"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	_ "modernc.org/sqlite" // reads the condition that is generated
 	"pgregory.net/rapid"
 
 	"ragprocessor/lifecycle"
@@ -216,6 +218,97 @@ func TestFoldOfRandomWalks(t *testing.T) {
 			t.Fatalf("Fold accepted a log with event %d changed", i+1)
 		}
 	})
+}
+
+// TestDatabaseRefusesWhatFoldRefuses offers random lines to a log, and checks
+// that the condition and the rows by which the databases refuse a line, as
+// SQLite reads them, agree with Fold, and that both accept what Next makes.
+func TestDatabaseRefusesWhatFoldRefuses(t *testing.T) {
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	check, err := db.Prepare("SELECT " + lifecycle.CheckEvent() +
+		" FROM (SELECT ?1 AS signal, ?2 AS seq, ?3 AS prev_seq, ?4 AS attempt, ?5 AS prev_attempt, ?6 AS generation, ?7 AS prev_generation)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer check.Close()
+	accepted, refused := 0, 0
+	// accepts reports whether a database adds e after the line before it.
+	accepts := func(t *rapid.T, before *rag.Event, e rag.Event) bool {
+		t.Helper()
+		var seq, attempt, generation any
+		from := lifecycle.None
+		if before != nil {
+			seq, attempt, generation, from = before.Seq, before.Attempt, before.Generation, before.To
+		}
+		var ok bool
+		if err := check.QueryRow(e.Signal, e.Seq, seq, e.Attempt, attempt, e.Generation, generation).Scan(&ok); err != nil {
+			t.Fatal(err)
+		}
+		return ok && e.From == from && slices.Contains(lifecycle.Rows(), [3]string{string(e.From), string(e.To), e.Signal})
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		j := &rag.Job{ID: "j", Generation: rapid.Int64Range(0, 2).Draw(t, "generation")}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		tr := lifecycle.First(j, rag.Detail{})
+		var log []rag.Event
+		var cancel bool
+		for n := rapid.IntRange(0, 12).Draw(t, "events"); len(log) < n; {
+			e := tr.Event(int64(len(log)+1), now)
+			var before *rag.Event
+			if len(log) > 0 {
+				before = &log[len(log)-1]
+			}
+			if !accepts(t, before, e) {
+				t.Fatalf("the databases refuse what Next made: %+v after %+v", e, before)
+			}
+			log = append(log, e)
+			cancel = (cancel || tr.On() == lifecycle.RequestCancel) && !tr.ClearsCancel()
+			j.Stage, j.Attempt, j.AttemptLimit, j.Generation = tr.To(), tr.NewAttempt(), tr.Limit(), tr.NewGeneration()
+			var moves []lifecycle.Transition
+			for _, on := range lifecycle.Signals() {
+				next, err := lifecycle.Next(j, on, lifecycle.Options{Generation: j.Generation + 1})
+				if err == nil && !(cancel && next.RefusedByCancel()) {
+					moves = append(moves, next)
+				}
+			}
+			tr = rapid.SampledFrom(moves).Draw(t, "move")
+		}
+		// Any line, not far from one that could follow.
+		move := rapid.SampledFrom(lifecycle.Rows()).Draw(t, "row")
+		e := rag.Event{JobID: "j", Seq: int64(len(log) + 1), From: rag.Stage(move[0]), To: rag.Stage(move[1]), Signal: move[2], Attempt: j.Attempt, Generation: j.Generation, At: now}
+		if rapid.Bool().Draw(t, "made by Next") {
+			e = tr.Event(e.Seq, now)
+		}
+		e.Seq += rapid.SampledFrom([]int64{0, 0, 0, 0, -1, 1}).Draw(t, "seq")
+		e.Attempt += rapid.SampledFrom([]int{0, 0, 0, 1, -1}).Draw(t, "attempt")
+		e.Generation += rapid.SampledFrom([]int64{0, 0, 0, 1, -1}).Draw(t, "generation of the line")
+		if rapid.IntRange(0, 9).Draw(t, "other stage") == 0 {
+			e.To = rapid.SampledFrom(lifecycle.Stages()).Draw(t, "to")
+		}
+		if cancel {
+			e.Signal = string(lifecycle.RequestCancel) // the one rule that the databases leave to the driver
+			e.To = e.From
+		}
+		var before *rag.Event
+		if len(log) > 0 {
+			before = &log[len(log)-1]
+		}
+		_, err := lifecycle.Fold(append(slices.Clone(log), e))
+		if got := accepts(t, before, e); got != (err == nil) {
+			t.Fatalf("a database accepts %+v after %+v: %v; Fold: %v", e, before, got, err)
+		} else if got {
+			accepted++
+		} else {
+			refused++
+		}
+	})
+	if accepted == 0 || refused == 0 {
+		t.Errorf("%d lines were accepted and %d refused", accepted, refused)
+	}
 }
 
 func TestReadLegacy(t *testing.T) {
