@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
@@ -65,12 +64,6 @@ func each(ctx context.Context, tx *sql.Tx, q string, fn func(row []any)) error {
 	return rows.Err()
 }
 
-// age makes d pass for leases and due times.
-func age(ctx context.Context, db *sql.DB, d time.Duration) error {
-	_, err := db.ExecContext(ctx, "UPDATE rag_jobs SET lease_expires_at = lease_expires_at - ?1, not_before = not_before - ?1", d.Microseconds())
-	return err
-}
-
 func readShm(path string) []byte {
 	b, err := os.ReadFile(path + "-shm")
 	if err != nil {
@@ -116,7 +109,7 @@ func check(ctx context.Context, dir string, m moment, end bool) (tables, error) 
 	if err := sound(ctx, s, path); err != nil || !end {
 		return t, err
 	}
-	if err := ends(ctx, s, raw); err != nil {
+	if err := ends(ctx, s); err != nil {
 		return t, err
 	}
 	return t, sound(ctx, s, path)
@@ -203,11 +196,9 @@ func sound(ctx context.Context, s *store.Store, path string) error {
 }
 
 // ends lets every lease run out, and a worker take over what was under way.
-func ends(ctx context.Context, s *store.Store, raw *sql.DB) error {
+func ends(ctx context.Context, s *store.Store) error {
 	for range 1 + lifecycle.Attempts {
-		if err := age(ctx, raw, 2*lease); err != nil {
-			return err
-		}
+		skip(2 * lease)
 		for {
 			as, err := s.Claim(ctx, "heir", 8)
 			if err != nil {

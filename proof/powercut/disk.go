@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -57,6 +59,8 @@ var recorder struct {
 	err   error
 	files uintptr // the file system behind it: *Tsqlite3_vfs
 
+	skew atomic.Int64 // of the clock, in milliseconds
+
 	mu     sync.Mutex
 	dirs   map[string]*recording
 	open   map[uintptr]*opened // by sqlite3_file
@@ -92,6 +96,7 @@ type (
 	writeFunc    = func(tls *libc.TLS, file, data uintptr, n int32, off int64) int32
 	truncateFunc = func(tls *libc.TLS, file uintptr, size int64) int32
 	syncFunc     = func(tls *libc.TLS, file uintptr, flags int32) int32
+	clockFunc    = func(tls *libc.TLS, vfs, now uintptr) int32
 )
 
 // record begins to record what SQLite does in dir. From the first call on, the
@@ -159,11 +164,20 @@ func register() error {
 	ours := object[sqlite3.Tsqlite3_vfs](v)
 	*ours = *object[sqlite3.Tsqlite3_vfs](recorder.files)
 	ours.FpNext, ours.FzName = 0, name
-	ours.FxOpen, ours.FxDelete = address[openFunc](openFile), address[deleteFunc](deleteFile)
+	ours.FxOpen, ours.FxDelete, ours.FxCurrentTimeInt64 = address[openFunc](openFile), address[deleteFunc](deleteFile), address[clockFunc](clock)
 	if rc := sqlite3.Xsqlite3_vfs_register(tls, v, 1); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("register the recorder with SQLite: code %d", rc)
 	}
 	return nil
+}
+
+// skip makes d pass on SQLite's clock, for every database of this process.
+func skip(d time.Duration) { recorder.skew.Add(d.Milliseconds()) }
+
+func clock(tls *libc.TLS, _, now uintptr) int32 {
+	rc := function[clockFunc](object[sqlite3.Tsqlite3_vfs](recorder.files).FxCurrentTimeInt64)(tls, recorder.files, now)
+	*object[int64](now) += recorder.skew.Load()
+	return rc
 }
 
 // recorded returns the recording of the directory that path is in, if there is one.

@@ -535,10 +535,13 @@ func (w *twins) content(h Harness) content {
 	must(err)
 	for i := range c.Audit {
 		r := &c.Audit[i]
+		if s, err := lifecycle.Fold(r.Events); err == nil && r.Job.Stage == rag.Pending {
+			r.Job.NotBefore = s.NotBefore.Truncate(time.Microsecond) // Age may have moved it back
+		}
 		for _, v := range store.Check(r) {
 			w.Fatalf("%s: %+v", h.Driver.Name(), v)
 		}
-		r.Job = timeless(&r.Job)
+		r.Job, r.Now = timeless(&r.Job), when(r.Now)
 		for k, e := range r.Events {
 			r.Events[k] = timelessEvent(e)
 		}
