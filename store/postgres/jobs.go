@@ -440,9 +440,15 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 			return edge("claim", err)
 		}
 		for i, t := range ts {
-			if m, ok := made[i]; ok {
-				out = append(out, store.Moved{Job: now[t.Job()], Transition: t, Event: logged(t, m)})
+			m, ok := made[i]
+			if !ok { // the row is locked, so it is decide that chose what the row does not allow
+				refused, _, err := outcomes(ctx, tx, store.Moves(t), nil)
+				if err != nil {
+					return err
+				}
+				return fmt.Errorf("claim: job %s: %s: %w", t.Job(), t.On(), refused[0].Err)
 			}
+			out = append(out, store.Moved{Job: now[t.Job()], Transition: t, Event: logged(t, m)})
 		}
 		return nil
 	})

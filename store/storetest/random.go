@@ -34,7 +34,7 @@ func RunRandom(t *testing.T, open func(*testing.T) Harness, reference func() Har
 		}
 	}()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &twins{T: rt, ctx: t.Context(), db: h, ref: reference(), users: []string{uuid.NewString(), uuid.NewString()}, results: map[string]*store.Result{}}
+		w := &twins{T: rt, ctx: t.Context(), db: h, ref: reference(), users: []string{uuid.NewString(), uuid.NewString()}}
 		defer w.clear()
 		rt.Repeat(map[string]func(*rapid.T){
 			"enqueue": w.enqueue,
@@ -42,7 +42,6 @@ func RunRandom(t *testing.T, open func(*testing.T) Harness, reference func() Har
 			"renew":   w.renew,
 			"advance": w.advance,
 			"apply":   w.apply,
-			"finish":  w.finish,
 			"repeat":  w.repeat,
 			"update":  w.update,
 			"delete":  w.delete,
@@ -63,9 +62,9 @@ type twins struct {
 	db, ref Harness
 	users   []string
 
-	seen    []rag.Job // every job at every state that it was in
-	past    []lifecycle.Transition
-	results map[string]*store.Result // of the past ones that store, by ID
+	seen   []rag.Job     // every job at every state that it was in
+	past   []store.Write // everything that was ever to be applied
+	claims []string      // the IDs of the calls of Claim
 }
 
 func (w *twins) drivers() [2]Harness { return [2]Harness{w.db, w.ref} }
@@ -207,11 +206,15 @@ func describe(t lifecycle.Transition) string {
 // to be had, and whether there were others that should have been.
 func (w *twins) claim(t *rapid.T) {
 	c := store.Claim{
-		Worker: one(t, "worker", []string{"w1", "w2"}), N: rapid.IntRange(1, 4).Draw(t, "n"), PerUser: rapid.IntRange(1, 3).Draw(t, "per user"), Lease: random,
+		ID: uuid.NewString(), Worker: one(t, "worker", []string{"w1", "w2"}), N: rapid.IntRange(1, 4).Draw(t, "n"), PerUser: rapid.IntRange(1, 3).Draw(t, "per user"), Lease: random,
 	}
+	if rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+		c.ID, c.Again = one(t, "claim", w.claims), true
+	}
+	w.claims = append(w.claims, c.ID)
 	policy := one(t, "policy", []string{"as the store", "as the store", "leave the lost", "take over all"})
 	next := func(j *rag.Job) (lifecycle.Transition, error) {
-		opt := lifecycle.Options{Worker: c.Worker}
+		opt := lifecycle.Options{Worker: c.Worker, Detail: rag.Detail{Claim: c.ID}}
 		switch {
 		case j.Stage == rag.Pending:
 			return lifecycle.Next(j, lifecycle.Claim, opt)
@@ -227,6 +230,10 @@ func (w *twins) claim(t *rapid.T) {
 		return lifecycle.Next(j, lifecycle.Takeover, opt)
 	}
 	moved, err := w.db.Driver.Claim(w.ctx, c, next)
+	if c.Again && w.claimedAgain(c, moved) {
+		return
+	}
+	c.Again = false
 	if err != nil {
 		// Which job is met first is the database's choice, so the reference may
 		// only confirm that there is one for which this is the answer.
@@ -299,6 +306,32 @@ func (w *twins) claim(t *rapid.T) {
 	}
 }
 
+// claimedAgain checks what a repeated claim answered, if the reference knows
+// of jobs that the first took and that are as it left them.
+func (w *twins) claimedAgain(c store.Claim, moved []store.Moved) bool {
+	ref, err := w.ref.Driver.Claim(w.ctx, c, func(*rag.Job) (lifecycle.Transition, error) { return lifecycle.Transition{}, nil })
+	if err != nil {
+		w.Fatalf("Claim: %v", err)
+	}
+	if len(ref) == 0 {
+		return false
+	}
+	type claimed struct {
+		Job   rag.Job
+		Event rag.Event
+		Did   string
+	}
+	var said [2][]claimed
+	for k, ms := range [][]store.Moved{moved, ref} {
+		for _, m := range ms {
+			said[k] = append(said[k], claimed{timeless(m.Job), timelessEvent(m.Event), describe(m.Transition)})
+		}
+		slices.SortFunc(said[k], func(a, b claimed) int { return cmp.Compare(a.Job.ID, b.Job.ID) })
+	}
+	agree(w, "the repeated Claim", said[0], said[1])
+	return true
+}
+
 func (w *twins) renew(t *rapid.T) {
 	var beats []store.Beat
 	for i := range rapid.IntRange(1, 3).Draw(t, "beats") {
@@ -321,9 +354,33 @@ func (w *twins) renew(t *rapid.T) {
 	agree(w, "Renew", said[0], said[1])
 }
 
-var forward = map[rag.Stage]lifecycle.Signal{rag.Downloading: lifecycle.Downloaded, rag.Processing: lifecycle.Processed, rag.Embedding: lifecycle.Embedded}
+var forward = map[rag.Stage]lifecycle.Signal{
+	rag.Downloading: lifecycle.Downloaded, rag.Processing: lifecycle.Processed, rag.Embedding: lifecycle.Embedded, rag.Storing: lifecycle.Stored,
+}
 
-// advance goes on with a job as its worker does.
+// write makes what moves j as it was seen, or false if the table has no such move.
+func (w *twins) write(t *rapid.T, j *rag.Job, on lifecycle.Signal) (store.Write, bool) {
+	d := rag.Detail{Delay: one(t, "delay", []time.Duration{0, 30 * time.Minute}), Note: one(t, "note", []string{"", "a note"})}
+	if on == lifecycle.Retry || on == lifecycle.Fail {
+		d.Failure = failure("broken", true)
+	}
+	var r *store.Result
+	if on == lifecycle.Stored {
+		var texts []string
+		for i := range rapid.IntRange(0, 3).Draw(t, "chunks") {
+			texts = append(texts, fmt.Sprintf("fox %d of attempt %d of %s", i, j.Attempt, j.ID))
+		}
+		n := len(texts)
+		d.Chunks, r = &n, ResultOf(texts...)
+		if rapid.IntRange(0, 3).Draw(t, "warnings") == 0 {
+			d.Warnings = []rag.Warning{{Part: "page 7", Reason: "unreadable"}}
+		}
+	}
+	tr, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w3", Generation: j.Generation + 1, Fingerprint: "newer", Detail: d})
+	return store.Write{Transition: tr, Result: r}, err == nil
+}
+
+// advance goes on with a job as its worker does, by one stage or several.
 func (w *twins) advance(t *rapid.T) {
 	var active []*rag.Job
 	for _, j := range w.jobs() {
@@ -331,16 +388,24 @@ func (w *twins) advance(t *rapid.T) {
 			active = append(active, j)
 		}
 	}
-	j := one(t, "job", active)
-	tr, err := lifecycle.Next(j, forward[j.Stage], lifecycle.Options{})
-	if err != nil {
-		w.Fatal(err)
+	j := *one(t, "job", active)
+	var ws []store.Write
+	for range rapid.IntRange(1, 4).Draw(t, "stages") {
+		if forward[j.Stage] == "" {
+			break
+		}
+		x, ok := w.write(t, &j, forward[j.Stage])
+		if !ok {
+			w.Fatalf("the table has no move from %s", j.Stage)
+		}
+		ws = append(ws, x)
+		j.Stage = x.Transition.To()
 	}
-	w.make(tr)
+	w.make(ws...)
 }
 
-// make applies transitions on both.
-func (w *twins) make(ts ...lifecycle.Transition) {
+// make applies writes on both.
+func (w *twins) make(ws ...store.Write) {
 	w.Helper()
 	type said struct {
 		Event   rag.Event
@@ -348,104 +413,66 @@ func (w *twins) make(ts ...lifecycle.Transition) {
 	}
 	var all [2][]said
 	for k, h := range w.drivers() {
-		as, err := h.Driver.Apply(w.ctx, ts, random)
-		if err != nil || len(as) != len(ts) {
-			w.Fatalf("%s: Apply of %d = %d, %v", h.Driver.Name(), len(ts), len(as), err)
+		as, err := h.Driver.Apply(w.ctx, ws, random)
+		if err != nil || len(as) != len(ws) {
+			w.Fatalf("%s: Apply of %d = %d, %v", h.Driver.Name(), len(ws), len(as), err)
 		}
 		for i, a := range as {
-			if a.Err == nil && a.Event.ID != ts[i].ID() {
-				w.Fatalf("%s: Apply of %s returned the event %s", h.Driver.Name(), ts[i].ID(), a.Event.ID)
+			if a.Err == nil && a.Event.ID != ws[i].Transition.ID() {
+				w.Fatalf("%s: Apply of %s returned the event %s", h.Driver.Name(), ws[i].Transition.ID(), a.Event.ID)
 			}
 			all[k] = append(all[k], said{timelessEvent(a.Event), outcome(a.Err)})
 		}
 	}
-	w.past = append(w.past, ts...)
+	w.past = append(w.past, ws...)
 	agree(w, "Apply", all[0], all[1])
-}
-
-// detail draws what an event carries.
-func detail(t *rapid.T) rag.Detail {
-	d := rag.Detail{Delay: one(t, "delay", []time.Duration{0, 30 * time.Minute}), Note: one(t, "note", []string{"", "a note"})}
-	if rapid.Bool().Draw(t, "failed") {
-		d.Failure = failure("broken", true)
-	}
-	return d
 }
 
 // apply makes what somebody may ask who saw a job at any time.
 func (w *twins) apply(t *rapid.T) {
-	var ts []lifecycle.Transition
+	var ws []store.Write
 	for i := range rapid.IntRange(1, 3).Draw(t, "transitions") {
 		j := one(t, fmt.Sprint("job ", i), w.seen)
-		on := one(t, fmt.Sprint("signal ", i), lifecycle.Signals())
-		if on == lifecycle.Stored {
-			t.Skip("only Finish stores")
-		}
-		tr, err := lifecycle.Next(&j, on, lifecycle.Options{Worker: "w3", Generation: j.Generation + 1, Fingerprint: "newer", Detail: detail(t)})
-		if err == nil {
-			ts = append(ts, tr)
+		if x, ok := w.write(t, &j, one(t, fmt.Sprint("signal ", i), lifecycle.Signals())); ok {
+			ws = append(ws, x)
 		}
 	}
-	if len(ts) == 0 {
+	if len(ws) == 0 {
 		t.Skip("none of these is in the table")
 	}
-	w.make(ts...)
+	w.make(ws...)
 }
 
-// finish stores what a worker made, whether it still has the job or not.
-func (w *twins) finish(t *rapid.T) {
-	var storing []rag.Job
-	for _, j := range w.seen {
-		if j.Stage == rag.Storing {
-			storing = append(storing, j)
-		}
+// repeat makes something again whose answer was lost, alone or with what was
+// queued behind it. What stores now brings other chunks, which must not matter.
+func (w *twins) repeat(t *rapid.T) {
+	from := rapid.IntRange(0, max(0, len(w.past)-1)).Draw(t, "from")
+	if len(w.past) == 0 {
+		t.Skip("there is none")
 	}
-	if rapid.IntRange(0, 3).Draw(t, "late") > 0 { // as its worker does
-		storing = storing[:0]
-		for _, j := range w.jobs() {
-			if j.Stage == rag.Storing {
-				storing = append(storing, *j)
+	ws := slices.Clone(w.past[from:min(len(w.past), from+rapid.IntRange(1, 3).Draw(t, "count"))])
+	for i, x := range ws {
+		if x.Result != nil {
+			var texts []string
+			for range x.Result.Chunks {
+				texts = append(texts, "fox of a repetition")
+			}
+			made := slices.ContainsFunc(w.logged(x.Transition.Job()), func(e rag.Event) bool { return e.ID == x.Transition.ID() })
+			if made {
+				ws[i].Result = ResultOf(texts...)
 			}
 		}
 	}
-	j := one(t, "job", storing)
-	n := rapid.IntRange(0, 3).Draw(t, "chunks")
-	var texts []string
-	for i := range n {
-		texts = append(texts, fmt.Sprintf("fox %d of attempt %d of %s", i, j.Attempt, j.ID))
-	}
-	d := rag.Detail{Chunks: &n}
-	if rapid.IntRange(0, 3).Draw(t, "warnings") == 0 {
-		d.Warnings = []rag.Warning{{Part: "page 7", Reason: "unreadable"}}
-	}
-	tr, err := lifecycle.Next(&j, lifecycle.Stored, lifecycle.Options{Detail: d})
+	w.make(ws...)
+}
+
+// logged returns the log of a job.
+func (w *twins) logged(job string) []rag.Event {
+	es, err := w.ref.Driver.Events(w.ctx, job)
 	if err != nil {
-		w.Fatal(err)
+		w.Fatalf("Events: %v", err)
 	}
-	w.past, w.results[tr.ID()] = append(w.past, tr), ResultOf(texts...)
-	w.store(tr)
-}
-
-func (w *twins) store(tr lifecycle.Transition) {
-	w.Helper()
-	var said [2]string
-	var events [2]rag.Event
-	for k, h := range w.drivers() {
-		a, err := h.Driver.Finish(w.ctx, tr, w.results[tr.ID()])
-		said[k], events[k] = outcome(errors.Join(err, a.Err)), timelessEvent(a.Event)
-	}
-	agree(w, "Finish", said[0], said[1])
-	agree(w, "the event that Finish returned", events[0], events[1])
-}
-
-// repeat makes something again whose answer was lost.
-func (w *twins) repeat(t *rapid.T) {
-	tr := one(t, "transition", w.past)
-	if w.results[tr.ID()] != nil {
-		w.store(tr)
-		return
-	}
-	w.make(tr)
+	return es
 }
 
 // update makes what people and events ask for.
@@ -453,7 +480,10 @@ func (w *twins) update(t *rapid.T) {
 	id := one(t, "job", append(w.ids(), uuid.NewString()))
 	on := one(t, "signal", []lifecycle.Signal{"", lifecycle.RequestCancel, lifecycle.RequestCancel, lifecycle.Cancel, lifecycle.Requeue, lifecycle.Requeue, lifecycle.Supersede,
 		lifecycle.Fail, lifecycle.Retry, lifecycle.Release, lifecycle.Expire})
-	d := detail(t)
+	d := rag.Detail{Delay: one(t, "delay", []time.Duration{0, 30 * time.Minute}), By: "somebody"}
+	if on == lifecycle.Retry || on == lifecycle.Fail {
+		d.Failure = failure("broken", true)
+	}
 	var said [2]string
 	var moved [2]store.Moved
 	for k, h := range w.drivers() {
