@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"ragprocessor/lifecycle"
+	"ragprocessor/parse"
 	"ragprocessor/proof/history"
 	"ragprocessor/rag"
+	"ragprocessor/source"
 )
 
 // A version is what a file held from a time on.
@@ -84,7 +86,11 @@ func (r *run) feed(ctx context.Context, k uint64) {
 				}
 				return
 			}
-			r.send(ctx, f)
+			if n < 25 {
+				r.send(ctx, f)
+			} else {
+				r.hand(ctx, f)
+			}
 			if sent = append(sent, f); len(sent) > 50 {
 				sent = sent[1:]
 			}
@@ -112,10 +118,13 @@ func (r *run) feed(ctx context.Context, k uint64) {
 			r.ingest(ctx)
 		case n >= 75 && n < 80:
 			r.pester(ctx, rng, "cancel", history.Cancelled, func(k known) bool { return !lifecycle.Ended(k.stage) })
-		case n >= 80 && n < 84 || n >= 84 && n < 98 && r.rec.backlog() < enough/2:
-			pause = 10 * time.Millisecond
+		case n >= 80 && n < 82:
 			r.pester(ctx, rng, "retry", history.Requeued, func(k known) bool { return lifecycle.Ended(k.stage) })
-		case n >= 98:
+		case n >= 82 && n < 99 && r.rec.backlog() < enough/2:
+			for range 5 {
+				r.again(ctx, rng)
+			}
+		case n >= 99:
 			r.remove(ctx, rng)
 		}
 		sleep(ctx, pause)
@@ -152,8 +161,70 @@ func (r *run) place(ctx context.Context, name string) (*file, error) {
 	return f, errors.Join(os.WriteFile(tmp, f.data, 0o600), os.Rename(tmp, filepath.Join(r.corpus, f.name)))
 }
 
+// hand places a file and hands it in as the command ingest does, by way of the
+// product's own store, but in this process: to start a program for each file
+// would leave no time for anything else.
+func (r *run) hand(ctx context.Context, f *file) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	path := filepath.Join(r.corpus, f.name)
+	err := os.WriteFile(path, f.data, 0o600)
+	if err != nil {
+		r.fail("place a file: %v", err)
+		return
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		r.fail("place a file: %v", err)
+		return
+	}
+	defer in.Close()
+	fi, err := in.Stat()
+	if err != nil {
+		r.fail("place a file: %v", err)
+		return
+	}
+	o, err := source.FileObject(localUser, path)
+	if err != nil {
+		r.fail("place a file: %v", err)
+		return
+	}
+	mime := parse.Sniff(in, fi.Size(), f.name)
+	begun := r.now()
+	j := &rag.Job{
+		UserID: localUser, Object: o, Filename: f.name, ContentType: mime, Category: parse.CategoryOf(mime, f.name), Size: fi.Size(),
+		Generation: begun.UnixMicro(), Fingerprint: source.Fingerprint(fi),
+	}
+	if _, err := r.store.Enqueue(ctx, j); err != nil {
+		r.count("files handed in without an answer")
+		return
+	}
+	r.act(history.Act{Deed: history.Enqueued, Begun: begun, Ended: r.now(), JobID: j.ID, Acknowledged: true})
+	r.count("files handed in")
+}
+
+// localUser is the user that everything belongs to.
+const localUser = "00000000-0000-4000-8000-000000000001"
+
+// again asks for ended jobs to run again, by way of the store.
+func (r *run) again(ctx context.Context, rng *rand.Rand) {
+	id, _, ok := r.rec.pick(rng, func(k known) bool { return lifecycle.Ended(k.stage) })
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	begun := r.now()
+	_, err := r.store.Requeue(ctx, id, "chaos")
+	if rag.IsPermanent(err) || errors.Is(err, rag.ErrNotFound) {
+		return
+	}
+	r.act(history.Act{Deed: history.Requeued, Begun: begun, Ended: r.now(), JobID: id, Acknowledged: err == nil})
+	r.count("run again")
+}
+
 // ingest has the product look for what is new in the folder.
-func (r *run) ingest(ctx context.Context) {
+func (r *run) ingest(ctx context.Context) bool {
 	r.ingesting.Lock()
 	defer r.ingesting.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -164,9 +235,10 @@ func (r *run) ingest(ctx context.Context) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.say("ingest: %v: %s", err, strings.TrimSpace(string(out)))
 		r.count("ingests without an answer")
-		return
+		return false
 	}
 	r.count("ingests")
+	return true
 }
 
 // pester asks for something to be done with some job.
@@ -218,6 +290,9 @@ func (r *run) remove(ctx context.Context, rng *rand.Rand) {
 // good file that nobody cancelled is completed: those that failed by no fault
 // of their own are tried again, as their message says.
 func (r *run) drain(ctx context.Context) bool {
+	for ctx.Err() == nil && !r.ingest(ctx) { // what was placed last
+		sleep(ctx, time.Second)
+	}
 	for ctx.Err() == nil {
 		open, again := 0, map[string]known{}
 		r.rec.mu.Lock()

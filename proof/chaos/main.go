@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	mrand "math/rand/v2"
 	"net"
 	"os"
@@ -30,8 +31,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ragprocessor/event"
 	"ragprocessor/parse"
 	"ragprocessor/proof/history"
+	"ragprocessor/store"
+	"ragprocessor/store/postgres"
 )
 
 func main() {
@@ -79,6 +83,7 @@ type run struct {
 	client              *client
 	maker               *maker
 	rec                 *recorder
+	store               *store.Store // by way of feeder
 	questions           chan question
 	calm                time.Duration // not 0: no other trouble, and this lease
 	calmFrom            time.Time     // when the trouble was over
@@ -221,6 +226,12 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.bury(ctx); err != nil {
 		return err
 	}
+	db, err := postgres.Open(ctx, r.pg.url(r.feeder.address()), postgres.Options{})
+	if err != nil {
+		return err
+	}
+	r.store = store.New(db, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
+	r.closers = append(r.closers, func() { r.store.Close() })
 	for k := range r.workers + 1 {
 		p, err := r.process(ctx, k)
 		if err != nil {

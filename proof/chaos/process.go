@@ -53,6 +53,15 @@ type life struct {
 	expect bool // its end is ours
 }
 
+func (l *life) running() bool {
+	select {
+	case <-l.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 // An outage is a time in which a network held things back.
 type outage struct{ from, until time.Time }
 
@@ -76,7 +85,7 @@ func (p *process) pid() int {
 func (p *process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stopped {
+	if p.stopped || p.life != nil && p.life.running() {
 		return nil
 	}
 	log, err := os.OpenFile(filepath.Join(p.run.dir, p.name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
@@ -113,7 +122,7 @@ func (p *process) start() error {
 		p.run.silenced(worker, ended, time.Time{})
 		p.run.count("ended by itself")
 		p.run.say("%s ended by itself: %v", p.name, err)
-		sleep(p.run.ctx, 300*time.Millisecond)
+		sleep(p.run.ctx, 200*time.Millisecond)
 		if err := p.start(); err != nil {
 			p.run.say("start %s: %v", p.name, err)
 		}
@@ -146,14 +155,8 @@ func (p *process) expectEnd(ours bool) *life {
 // alive reports whether the process runs.
 func (p *process) alive() bool {
 	p.mu.Lock()
-	exited := p.life.exited
-	p.mu.Unlock()
-	select {
-	case <-exited:
-		return false
-	default:
-		return true
-	}
+	defer p.mu.Unlock()
+	return p.life.running()
 }
 
 // freeze stops the process for a while. It returns false if it had ended.
