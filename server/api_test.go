@@ -77,6 +77,26 @@ func TestUploadAgain(t *testing.T) {
 	}
 }
 
+// TestUploadWithoutAnswer loses the database's answer to an upload. The job may
+// have been added, and then its bytes must be there.
+func TestUploadWithoutAnswer(t *testing.T) {
+	w := newWorld(t).start()
+	w.bad.mute = true
+	if a := w.do("POST", "/api/v1/documents?filename=a.txt", strings.NewReader("text")); a.StatusCode < 500 {
+		t.Errorf("status %d, want that it failed", a.StatusCode)
+	}
+	w.bad.mute = false
+	j := w.claim().Job()
+	b, err := w.Uploads.Open(t.Context(), j.Object, j.Generation)
+	if err != nil {
+		t.Fatalf("the job of an upload whose answer was lost has no bytes: %v", err)
+	}
+	b.Close()
+	if again := decode[uploads](w, w.do("POST", "/api/v1/documents?filename=a.txt", strings.NewReader("text")), 202); again.Files[0].Outcome != "duplicate" {
+		t.Errorf("sent again it is %s, want a duplicate", again.Files[0].Outcome)
+	}
+}
+
 func TestUploadNames(t *testing.T) {
 	long := strings.Repeat("ä", 200)
 	tests := []struct{ name, want string }{

@@ -56,6 +56,8 @@ type faulty struct {
 	*memory.DB
 	down atomic.Bool
 
+	mute bool // jobs are added, but it is not said that they were
+
 	// Called before the log or the chunks of a document are read, which is after
 	// their job or document was.
 	between func()
@@ -69,6 +71,14 @@ func (f *faulty) Events(ctx context.Context, id string) ([]rag.Event, error) {
 func (f *faulty) DocumentChunks(ctx context.Context, id string, from, n int) ([]store.ChunkRow, error) {
 	f.interrupt()
 	return f.DB.DocumentChunks(ctx, id, from, n)
+}
+
+func (f *faulty) Enqueue(ctx context.Context, jobs []*rag.Job, decide func(old, fresh *rag.Job) (lifecycle.Transition, error)) ([]lifecycle.Transition, error) {
+	ts, err := f.DB.Enqueue(ctx, jobs, decide)
+	if f.mute {
+		return nil, errDown
+	}
+	return ts, err
 }
 
 func (f *faulty) interrupt() {

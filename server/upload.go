@@ -214,10 +214,12 @@ func (s *Server) ingest(ctx context.Context, user, filename string, body io.Read
 		Filename: filename, ContentType: mime, Category: parse.CategoryOf(mime, filename), Size: up.Size,
 	}
 	outcomes, err := s.Store.Enqueue(ctx, j)
+	// If the database could not be asked, or its answer was lost, the job may be
+	// there all the same, and then it needs its bytes.
+	queued = !rag.IsPermanent(err)
 	if err != nil {
 		return nil, "", err
 	}
-	queued = true
 	return j, outcomes[0], nil
 }
 

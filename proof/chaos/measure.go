@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"ragprocessor/lifecycle"
@@ -45,6 +46,18 @@ func (r *run) measure(ctx context.Context, lease, d time.Duration) {
 	defer cancel()
 	rng := rand.New(rand.NewPCG(r.seed, uint64(lease)))
 	workers := r.procs[1:]
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	busy.Go(func() { // there is always work
+		again := rand.New(rand.NewPCG(r.seed, uint64(lease)+1))
+		for ctx.Err() == nil {
+			if r.rec.backlog() < enough {
+				r.again(ctx, again)
+			} else {
+				sleep(ctx, 20*time.Millisecond)
+			}
+		}
+	})
 	for ctx.Err() == nil {
 		// Two of them fall silent; the others go on.
 		order := rng.Perm(len(workers))
