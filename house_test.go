@@ -46,6 +46,7 @@ var walk = []struct {
 	{pkg: "search", allow: []string{"rag", "embed", "store"}},
 	{pkg: "pipeline", allow: []string{"rag", "lifecycle", "source", "parse", "chunk", "embed", "store"}},
 	{pkg: "runner", allow: []string{"rag", "lifecycle", "event", "store"}},
+	{pkg: "proof/explore", allow: []string{"rag", "lifecycle", "event", "source", "embed", "store", "store/memory", "pipeline", "runner"}},
 	{pkg: "server", allow: []string{"rag", "lifecycle", "event", "source", "parse", "store", "search"}},
 	{pkg: "cmd/rag-processor", allow: []string{
 		"rag", "lifecycle", "event", "source", "parse", "embed", "model/local", "store", "store/sqlite", "store/postgres", "search", "pipeline", "runner", "server",

@@ -1,0 +1,134 @@
+package explore
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+)
+
+var (
+	limit = flag.Int("states", 3000, "distinct states to explore in each scenario at most")
+	shard = flag.String("shard", "1/1", "which part of the scenarios: 1/2 is the first of two")
+	steps = flag.Int("steps", 30000, "steps to simulate")
+	first = flag.Uint64("seed", 0, "seed of the first simulated world; 0 means one that the time gives")
+)
+
+// TestExplore goes through every scenario. The bound of make test is small; that
+// of make verify lets each scenario come to its end.
+func TestExplore(t *testing.T) {
+	var part, of int
+	if _, err := fmt.Sscanf(*shard, "%d/%d", &part, &of); err != nil || part < 1 || part > of {
+		t.Fatalf("-shard %q: want part/of, such as 1/2", *shard)
+	}
+	var all Report
+	for i, s := range Scenarios {
+		if i%of != part-1 {
+			continue
+		}
+		t.Run(s.Name, func(t *testing.T) {
+			begin := time.Now()
+			r := Explore(t, s, *limit)
+			if len(r.Found) > 0 {
+				t.Error(strings.Join(r.Found, "\n"))
+			}
+			whole := "whole"
+			if !r.Whole {
+				whole = "cut off"
+			}
+			t.Logf("%7d states, %8d steps, %7d ends, depth %2d, %d diverged, %s, %v", r.States, r.Steps, r.Ends, r.Depth, r.Diverged, whole, time.Since(begin).Round(time.Millisecond))
+			all.States += r.States
+			all.Steps += r.Steps
+			all.Ends += r.Ends
+		})
+	}
+	t.Logf("all: %d distinct states, %d steps, %d ends", all.States, all.Steps, all.Ends)
+}
+
+// lie is a database that is not true to its word.
+type lie struct {
+	store.Driver
+	finish func(store.Driver, context.Context, lifecycle.Transition, *store.Result) (store.Applied, error)
+	apply  func(store.Driver, context.Context, []lifecycle.Transition, time.Duration) ([]store.Applied, error)
+}
+
+func (l lie) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
+	if l.finish == nil {
+		return l.Driver.Finish(ctx, t, r)
+	}
+	return l.finish(l.Driver, ctx, t, r)
+}
+
+func (l lie) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
+	if l.apply == nil {
+		return l.Driver.Apply(ctx, ts, lease)
+	}
+	return l.apply(l.Driver, ctx, ts, lease)
+}
+
+// TestLiesAreFound explores worlds whose database lies, and wants each found out.
+func TestLiesAreFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		lie  lie
+		want string // part of what is found
+	}{
+		"a completion that is not written": {lie{finish: func(_ store.Driver, _ context.Context, t lifecycle.Transition, _ *store.Result) (store.Applied, error) {
+			return store.Applied{Event: t.Event(6, time.Now())}, nil
+		}}, "the log does not say so"},
+		"chunks of other bytes": {lie{finish: func(d store.Driver, ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
+			other := *r
+			other.Chunks = []rag.Chunk{{Text: content("A", 0)}}
+			return d.Finish(ctx, t, &other)
+		}}, "is searchable with the text"},
+		"a chunk twice": {lie{finish: func(d store.Driver, ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
+			twice := *r
+			twice.Chunks, twice.Vectors = append(r.Chunks, r.Chunks...), append(r.Vectors, r.Vectors...)
+			return d.Finish(ctx, t, &twice)
+		}}, "chunk_count"},
+		"moves that are never written": {lie{apply: func(_ store.Driver, _ context.Context, ts []lifecycle.Transition, _ time.Duration) ([]store.Applied, error) {
+			return make([]store.Applied, len(ts)), nil
+		}}, "its file is good"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := Scenario{Name: name, Jobs: 1, Procs: 2, Workers: 1, Pauses: 1, Lie: func(d store.Driver) store.Driver {
+				l := test.lie
+				l.Driver = d
+				return l
+			}}
+			r := Explore(t, s, 10000)
+			if got := strings.Join(r.Found, "\n"); !strings.Contains(got, test.want) {
+				t.Errorf("found %q after %d states, want something with %q", got, r.States, test.want)
+			}
+		})
+	}
+}
+
+// TestSimulate runs random worlds. If one is wrong, its seed is told, with
+// which -seed shows it again.
+func TestSimulate(t *testing.T) {
+	seed := *first
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	begin := time.Now()
+	r := Simulate(t, seed, *steps)
+	if len(r.Found) > 0 {
+		t.Error(strings.Join(r.Found, "\n"))
+	}
+	t.Logf("%d worlds from seed %d, %d steps, %v of virtual time, in %v: %v", r.Worlds, seed, r.Steps, r.Virtual.Round(time.Second), time.Since(begin).Round(time.Millisecond), r.Happened)
+}
+
+// A seed makes the same world again.
+func TestSeedRepeats(t *testing.T) {
+	const n = 4000
+	a, b := Simulate(t, 7, n), Simulate(t, 7, n)
+	if fmt.Sprint(a) != fmt.Sprint(b) {
+		t.Errorf("the same seed made\n%+v, and then\n%+v", a, b)
+	}
+}
