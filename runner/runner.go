@@ -296,6 +296,10 @@ func (r *Runner) beat(ctx context.Context, ended <-chan struct{}) {
 			mine = append(mine, a)
 		}
 		r.mu.Unlock()
+		if len(mine) == 0 {
+			r.end(&r.beats, nil)
+			continue
+		}
 		// A beat that outlives the lease is worth nothing.
 		bctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Store.Leases()/2)
 		r.begin(&r.beats)

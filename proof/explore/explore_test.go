@@ -14,9 +14,9 @@ import (
 )
 
 var (
-	limit = flag.Int("states", 3000, "distinct states to explore in each scenario at most")
+	limit = flag.Int("states", 400, "distinct states to explore in each scenario at most")
 	shard = flag.String("shard", "1/1", "which part of the scenarios: 1/2 is the first of two")
-	steps = flag.Int("steps", 30000, "steps to simulate")
+	steps = flag.Int("steps", 8000, "steps to simulate")
 	first = flag.Uint64("seed", 0, "seed of the first simulated world; 0 means one that the time gives")
 )
 

@@ -68,7 +68,7 @@ type Scenario struct {
 	Faults     int // a call is refused, or its answer is lost
 	Crashes    int // a process dies; another takes its place at once
 	Pauses     int // more than half a lease passes while calls wait
-	Moments    int // 300 ms pass while calls wait
+	Moments    int // a little time passes while calls wait
 	WorkFaults int // the source, the parser or the model fails
 
 	// Lie, if not nil, makes a database that is not true to its word of one that
@@ -94,11 +94,11 @@ func (a Act) String() string {
 }
 
 const (
-	lease     = 10 * time.Second
-	stageWait = time.Second
-	pause     = 5500 * time.Millisecond // two of them outlast a lease
-	moment    = 300 * time.Millisecond
-	poll      = 2100 * time.Millisecond // unlike any wait before a repetition
+	lease     = 3 * time.Second
+	stageWait = 400 * time.Millisecond
+	pause     = 1700 * time.Millisecond // two of them outlast a lease
+	moment    = 150 * time.Millisecond
+	poll      = 1100 * time.Millisecond // unlike any wait before a repetition
 	horizon   = 30 * time.Minute        // by then every job must have ended
 	user      = "11111111-1111-4111-8111-111111111111"
 )
@@ -320,6 +320,7 @@ func (w *world) claimable() bool {
 func (w *world) answer(c *call, how string) {
 	w.mu.Lock()
 	w.drop(c)
+	left := c.left
 	w.mu.Unlock()
 	var err error
 	result := how
@@ -338,7 +339,7 @@ func (w *world) answer(c *call, how string) {
 	if how == "lost" {
 		err = errFault
 	}
-	if !c.left {
+	if !left {
 		c.p.told(c.what, fmt.Sprint(time.Since(w.start), result))
 		c.verdict <- err
 	}
@@ -402,8 +403,8 @@ func (w *world) take(c choice) {
 // run, and nothing if the world has come to its end.
 func (w *world) choices() []choice {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	calls := slices.Clone(w.calls)
-	w.mu.Unlock()
 	slices.SortStableFunc(calls, func(a, b *call) int {
 		return cmp.Or(cmp.Compare(a.p.slot, b.p.slot), strings.Compare(a.p.name, b.p.name), strings.Compare(a.what, b.what))
 	})
@@ -438,10 +439,10 @@ func (w *world) choices() []choice {
 			}
 		}
 		if w.pauses < w.Pauses {
-			add("5.5 s pass", func() { w.pauses++; w.pass(pause) })
+			add("1.7 s pass", func() { w.pauses++; w.pass(pause) })
 		}
 		if w.moments < w.Moments {
-			add("0.3 s pass", func() { w.moments++; w.pass(moment) })
+			add("0.15 s pass", func() { w.moments++; w.pass(moment) })
 		}
 	}
 	return out
@@ -449,8 +450,6 @@ func (w *world) choices() []choice {
 
 // holds reports whether p has something to lose.
 func (p *proc) holds() bool {
-	p.w.mu.Lock()
-	defer p.w.mu.Unlock()
 	return len(p.doing) > 0 || slices.ContainsFunc(p.w.calls, func(c *call) bool { return c.p == p && !c.left })
 }
 
