@@ -4,11 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
 )
@@ -54,22 +54,25 @@ func TestExplore(t *testing.T) {
 // lie is a database that is not true to its word.
 type lie struct {
 	store.Driver
-	finish func(store.Driver, context.Context, lifecycle.Transition, *store.Result) (store.Applied, error)
-	apply  func(store.Driver, context.Context, []lifecycle.Transition, time.Duration) ([]store.Applied, error)
+	apply func(store.Driver, context.Context, []store.Write, time.Duration) ([]store.Applied, error)
 }
 
-func (l lie) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
-	if l.finish == nil {
-		return l.Driver.Finish(ctx, t, r)
-	}
-	return l.finish(l.Driver, ctx, t, r)
+func (l lie) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	return l.apply(l.Driver, ctx, ws, lease)
 }
 
-func (l lie) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) ([]store.Applied, error) {
-	if l.apply == nil {
-		return l.Driver.Apply(ctx, ts, lease)
-	}
-	return l.apply(l.Driver, ctx, ts, lease)
+// about returns a lie that changes results before they are stored.
+func about(change func(*store.Result)) lie {
+	return lie{apply: func(d store.Driver, ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+		for i := range ws {
+			if ws[i].Result != nil {
+				other := *ws[i].Result
+				change(&other)
+				ws[i].Result = &other
+			}
+		}
+		return d.Apply(ctx, ws, lease)
+	}}
 }
 
 // TestLiesAreFound explores worlds whose database lies, and wants each found out.
@@ -78,22 +81,22 @@ func TestLiesAreFound(t *testing.T) {
 		lie  lie
 		want string // part of what is found
 	}{
-		"a completion that is not written": {lie{finish: func(_ store.Driver, _ context.Context, t lifecycle.Transition, _ *store.Result) (store.Applied, error) {
-			return store.Applied{Event: t.Event(6, time.Now())}, nil
+		"a completion that is not written": {lie{apply: func(d store.Driver, ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+			n := slices.IndexFunc(ws, func(w store.Write) bool { return w.Result != nil })
+			if n < 0 {
+				return d.Apply(ctx, ws, lease)
+			}
+			out, err := d.Apply(ctx, ws[:n], lease)
+			return append(out, store.Applied{Event: ws[n].Transition.Event(6, time.Now())}), err
 		}}, "the log does not say so"},
-		"chunks of other bytes": {lie{finish: func(d store.Driver, ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
-			other := *r
-			other.Chunks = []rag.Chunk{{Text: content("A", 0)}}
-			return d.Finish(ctx, t, &other)
-		}}, "is searchable with the text"},
-		"a chunk twice": {lie{finish: func(d store.Driver, ctx context.Context, t lifecycle.Transition, r *store.Result) (store.Applied, error) {
-			twice := *r
-			twice.Chunks, twice.Vectors = append(r.Chunks, r.Chunks...), append(r.Vectors, r.Vectors...)
-			return d.Finish(ctx, t, &twice)
-		}}, "chunk_count"},
-		"moves that are never written": {lie{apply: func(_ store.Driver, _ context.Context, ts []lifecycle.Transition, _ time.Duration) ([]store.Applied, error) {
-			return make([]store.Applied, len(ts)), nil
-		}}, "its file is good"},
+		"chunks of other bytes": {about(func(r *store.Result) { r.Chunks = []rag.Chunk{{Text: content("A", 0)}} }), "is searchable with the text"},
+		"moves that are never written": {lie{apply: func(_ store.Driver, _ context.Context, ws []store.Write, _ time.Duration) ([]store.Applied, error) {
+			out := make([]store.Applied, len(ws))
+			for i, w := range ws {
+				out[i].Event = w.Transition.Event(6, time.Now())
+			}
+			return out, nil
+		}}, "the log does not say so"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Scenario{Name: name, Jobs: 1, Procs: 2, Workers: 1, Pauses: 1, Lie: func(d store.Driver) store.Driver {

@@ -619,34 +619,18 @@ func (g *gated) Renew(ctx context.Context, beats []store.Beat, lease time.Durati
 }
 
 // Apply implements [store.Driver].
-func (g *gated) Apply(ctx context.Context, ts []lifecycle.Transition, lease time.Duration) (out []store.Applied, err error) {
-	if g.p == nil {
-		return g.Driver.Apply(ctx, ts, lease)
-	}
+func (g *gated) Apply(ctx context.Context, ws []store.Write, lease time.Duration) (out []store.Applied, err error) {
 	var names []string
-	for _, t := range ts {
-		names = append(names, " "+g.w.move(t))
+	for _, w := range ws {
+		names = append(names, " "+g.w.move(w.Transition))
 	}
 	err = g.p.wait(ctx, "apply", "write"+strings.Join(names, ","), true, func(ctx context.Context) (string, error) {
 		var err error
-		out, err = g.Driver.Apply(ctx, ts, lease)
+		out, err = g.Driver.Apply(ctx, ws, lease)
 		return outcomes(out...), err
 	})
 	if err != nil {
 		return nil, err
-	}
-	return out, nil
-}
-
-// Finish implements [store.Driver].
-func (g *gated) Finish(ctx context.Context, t lifecycle.Transition, r *store.Result) (out store.Applied, err error) {
-	err = g.p.wait(ctx, "finish", "write "+g.w.move(t), true, func(ctx context.Context) (string, error) {
-		var err error
-		out, err = g.Driver.Finish(ctx, t, r)
-		return outcomes(out), err
-	})
-	if err != nil {
-		return store.Applied{}, err
 	}
 	return out, nil
 }
