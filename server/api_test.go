@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -877,6 +879,46 @@ func TestMetrics(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestMetricsOfSampler checks that what a sampler has found is told, also while
+// the store does not answer.
+func TestMetricsOfSampler(t *testing.T) {
+	w := newWorld(t)
+	log := make(chan string, 100)
+	w.Sampler = &store.Sampler{Store: w.Store, Log: slog.New(slog.NewTextHandler(told(log), nil)), Every: time.Microsecond, Share: 1}
+	w.start()
+	j := w.upload("a.txt", "text")
+	w.bad.lie.Store(true)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Sampler.Run(ctx) })
+	for line := range log {
+		if strings.Contains(line, "invariant violated") && strings.Contains(line, "job_id="+j.ID) {
+			break
+		}
+	}
+	stop()
+	wg.Wait()
+	w.bad.down.Store(true)
+	body := w.do("GET", "/metrics", nil).body
+	for _, want := range []string{
+		`rag_invariant_violations{invariant="one_stage"} 1`, `rag_invariant_violations{invariant="chunk_once"} 0`,
+		"rag_audit_jobs_total ", "rag_audit_busy_seconds_total ", "rag_audit_cycle_timestamp_seconds ", "rag_audit_cycle_seconds ", "rag_store_up 0",
+	} {
+		if !strings.Contains(body, "\n"+want) {
+			t.Errorf("no %s in:\n%s", want, body)
+		}
+	}
+}
+
+// told passes each line that is logged to a channel.
+type told chan string
+
+// Write implements [io.Writer].
+func (c told) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
 }
 
 // Counts that could not be read are left out; old ones would look like new.

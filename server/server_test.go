@@ -51,10 +51,11 @@ type world struct {
 	url string        // of a running server, once serve or start was called
 }
 
-// A faulty database does not answer while it is down.
+// A faulty database does not answer while it is down, and does not tell the
+// truth about stages while it lies.
 type faulty struct {
 	*memory.DB
-	down atomic.Bool
+	down, lie atomic.Bool
 
 	mute bool // jobs are added, but it is not said that they were
 
@@ -86,6 +87,23 @@ func (f *faulty) interrupt() {
 		f.between = nil
 		fn()
 	}
+}
+
+func (f *faulty) AuditRows(ctx context.Context, after string, n int) ([]store.AuditRow, error) {
+	return f.lies(f.DB.AuditRows(ctx, after, n))
+}
+
+func (f *faulty) AuditJobs(ctx context.Context, ids []string) ([]store.AuditRow, error) {
+	return f.lies(f.DB.AuditJobs(ctx, ids))
+}
+
+func (f *faulty) lies(rows []store.AuditRow, err error) ([]store.AuditRow, error) {
+	for i := range rows {
+		if f.lie.Load() {
+			rows[i].PublicStage = "elsewhere"
+		}
+	}
+	return rows, err
 }
 
 var errDown = errors.New("secret-host:5432 refused the connection")

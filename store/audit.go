@@ -13,7 +13,8 @@ import (
 // A Violation is an invariant that does not hold.
 type Violation struct {
 	JobID     string `json:"job_id,omitempty"` // empty if it is none of one job
-	Invariant string `json:"invariant"`        // the name of an [Invariant]
+	UserID    string `json:"user_id,omitempty"`
+	Invariant string `json:"invariant"` // the name of an [Invariant]
 	What      string `json:"what"`
 }
 
@@ -115,7 +116,7 @@ func (s *Store) AuditJob(ctx context.Context, id string) ([]Violation, error) {
 func Check(r *AuditRow) []Violation {
 	var out []Violation
 	bad := func(i Invariant, format string, args ...any) {
-		out = append(out, Violation{r.Job.ID, i.Name, fmt.Sprintf(format, args...)})
+		out = append(out, Violation{r.Job.ID, r.Job.UserID, i.Name, fmt.Sprintf(format, args...)})
 	}
 	j := &r.Job
 	if j.Legacy {

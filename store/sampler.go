@@ -250,7 +250,7 @@ func (s *Sampler) note(id string, vs []Violation) {
 	}
 	for name, v := range is {
 		if _, ok := was[name]; !ok {
-			s.Log.Error("invariant violated", "job_id", id, "invariant", name, "what", v.What, "runbook", Invariant{Name: name}.Runbook())
+			s.Log.Error("invariant violated", "job_id", id, "user_id", v.UserID, "invariant", name, "what", v.What, "runbook", Invariant{Name: name}.Runbook())
 		}
 	}
 	switch {

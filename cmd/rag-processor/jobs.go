@@ -374,7 +374,15 @@ func audit(ctx context.Context, c *cli) error {
 	n := 1
 	if id := c.str("job"); id != "" {
 		var vs []store.Violation
-		vs, err = a.store.AuditJob(ctx, id)
+		if vs, err = a.store.AuditJob(ctx, id); errors.Is(err, rag.ErrNotFound) {
+			j, err := a.job(ctx, id) // by a part of its ID
+			if err != nil {
+				return err
+			}
+			if vs, err = a.store.AuditJob(ctx, j.ID); err != nil {
+				return err
+			}
+		}
 		for _, v := range vs {
 			add(v)
 		}
@@ -393,11 +401,11 @@ func audit(ctx context.Context, c *cli) error {
 		}
 	} else {
 		for _, v := range found {
-			where := v.JobID
-			if where == "" {
-				where = "the database"
+			where := "the database"
+			if v.JobID != "" {
+				where = "job " + v.JobID + " of user " + v.UserID
 			}
-			fmt.Fprintf(c.out, "%s  %s: %s\n    it must hold that %s (rule %d); %s\n", where, v.Invariant, v.What, v.Meaning, v.Rule, v.Runbook)
+			fmt.Fprintf(c.out, "%s  %s\n    %s\n    it must hold that %s (rule %d); what to do: %s\n", v.Invariant, where, v.What, v.Meaning, v.Rule, v.Runbook)
 		}
 		fmt.Fprintf(c.out, "%s audited, %s\n", plural(n, "job"), plural(len(found), "violation"))
 	}

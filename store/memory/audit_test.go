@@ -153,7 +153,7 @@ func TestSamplerWalks(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if n := log.count("level=ERROR msg=\"invariant violated\" job_id=" + ids[42] + " invariant=one_stage"); n != 1 {
+		if n := log.count("level=ERROR msg=\"invariant violated\" job_id=" + ids[42] + " user_id=" + storetest.Alice + " invariant=one_stage"); n != 1 {
 			t.Errorf("told %d times, want once", n)
 		}
 		if log.count("runbook=docs/runbook.md#one_stage") != 1 {

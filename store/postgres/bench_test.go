@@ -278,3 +278,8 @@ func BenchmarkJobs(b *testing.B) {
 	b.ReportMetric(float64(b.N*group)/b.Elapsed().Seconds(), "jobs/s")
 	b.ReportMetric(float64(b.N*group*5)/b.Elapsed().Seconds(), "moves/s")
 }
+
+func BenchmarkAudit(b *testing.B) {
+	server(b)
+	storetest.BenchmarkAudit(b, open(b, migrated(b)), nil)
+}

@@ -284,3 +284,7 @@ func report(b *testing.B) func() {
 	start := processorTime()
 	return func() { b.ReportMetric(float64((processorTime()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op") }
 }
+
+func BenchmarkAudit(b *testing.B) {
+	storetest.BenchmarkAudit(b, open(b, filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{}), processorTime)
+}
