@@ -65,6 +65,7 @@ func parts() []part {
 		{id: "d", title: "Search: latency and recall", run: searching},
 		{id: "e", title: "Size, start-up and memory", run: footprint},
 		{id: "f", title: "Takeover after kill -9", run: takeover},
+		{id: "g", title: "Hand-back on SIGTERM, and the answer to a cancellation", run: stopping},
 	}
 }
 
@@ -92,7 +93,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(out)
 	report := fs.String("out", "", "`file` to write the report to; sections of parts that are not run are kept (default: standard output)")
-	only := fs.String("only", "", "`parts` to run, by commas: a,b,c,d,e,f (default: all)")
+	only := fs.String("only", "", "`parts` to run, by commas: a,b,c,d,e,f,g (default: all)")
 	scale := fs.Float64("scale", 1, "`factor` for the amount of work in each part")
 	quick := fs.Bool("quick", false, "the same as -scale 0.05 -repeats 1: to see that it works, not to measure")
 	repeats := fs.Int("repeats", 3, "`times` that each measurement is repeated")

@@ -116,6 +116,7 @@ func longText(i int) []byte {
 type workers struct {
 	b         *bench
 	data, url string
+	args      []string // of each, beside the usual ones
 	byPID     map[int]*exec.Cmd
 	log       tail
 }
@@ -142,7 +143,7 @@ func (t *tail) String() string {
 }
 
 func (w *workers) start(ctx context.Context) error {
-	cmd := w.b.command(ctx, w.data, w.url, "worker", "--workers", "1")
+	cmd := w.b.command(ctx, w.data, w.url, append([]string{"worker", "--workers", "1"}, w.args...)...)
 	cmd.Stdout, cmd.Stderr = &w.log, &w.log
 	if err := cmd.Start(); err != nil {
 		return err
