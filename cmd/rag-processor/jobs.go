@@ -375,12 +375,9 @@ func audit(ctx context.Context, c *cli) error {
 	if id := c.str("job"); id != "" {
 		var vs []store.Violation
 		if vs, err = a.store.AuditJob(ctx, id); errors.Is(err, rag.ErrNotFound) {
-			j, err := a.job(ctx, id) // by a part of its ID
-			if err != nil {
-				return err
-			}
-			if vs, err = a.store.AuditJob(ctx, j.ID); err != nil {
-				return err
+			var j *rag.Job
+			if j, err = a.job(ctx, id); err == nil { // by a part of its ID
+				vs, err = a.store.AuditJob(ctx, j.ID)
 			}
 		}
 		for _, v := range vs {
