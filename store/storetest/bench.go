@@ -12,18 +12,18 @@ import (
 )
 
 // BenchmarkAudit measures how long it takes to read and check a job for the
-// audit: one of those that have completed with ten chunks, among 100,000. cpu tells
+// audit: one of those that have completed with ten chunks, among 20,000. cpu tells
 // the processor time that this process has used; it may be nil.
 func BenchmarkAudit(b *testing.B, d store.Driver, cpu func() time.Duration) {
-	const jobs, finished, chunks, page = 100_000, 1000, 10, 50
+	const jobs, finished, chunks, page = 20_000, 500, 10, 50
 	s := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{PerUser: jobs})
 	defer s.Close()
 	texts := make([]string, chunks)
 	for i := range texts {
 		texts[i] = fmt.Sprint("the fox number ", i, " is a quick one and jumps over every lazy dog that it meets on its way")
 	}
-	for n := 0; n < jobs; n += 1000 {
-		batch := make([]*rag.Job, 1000)
+	for n := 0; n < jobs; n += 500 {
+		batch := make([]*rag.Job, 500)
 		for i := range batch {
 			batch[i] = NewJob(Alice, fmt.Sprint(n+i))
 		}
