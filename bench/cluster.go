@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -172,6 +173,44 @@ func (c *cluster) create(ctx context.Context) (string, error) {
 // does not pay for writing out what is gone.
 func (c *cluster) drop(ctx context.Context, name string) error {
 	return c.exec(ctx, "postgres", "DROP DATABASE "+name+" WITH (FORCE)", "CHECKPOINT")
+}
+
+// cpuTime returns how many seconds of CPU the server has used so far.
+func (c *cluster) cpuTime() (float64, error) {
+	const ticks = 100 // a second, for Linux on every machine
+	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	var sum float64
+	for _, path := range dirs {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name, in parentheses, may hold anything.
+		pid, rest, _ := strings.Cut(string(raw), " (")
+		f := strings.Fields(rest[strings.LastIndex(rest, ")")+1:])
+		if len(f) < 15 {
+			continue
+		}
+		own, server := f[1] == strconv.Itoa(c.cmd.Process.Pid), pid == strconv.Itoa(c.cmd.Process.Pid)
+		if !own && !server {
+			continue
+		}
+		fields := f[11:13] // user, system
+		if server {
+			fields = f[11:15] // and those of its children that have ended
+		}
+		for _, s := range fields {
+			n, err := strconv.ParseFloat(s, 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += n / ticks
+		}
+	}
+	return sum, nil
 }
 
 // stop ends the server.

@@ -27,17 +27,18 @@ const queueWorkers = 32
 // A rate is how fast jobs were made and worked on, per second.
 type rate struct {
 	insert, work float64
-	calls        string // how ours went about it
+	cpu          float64 // milliseconds a job, of this process and the server, at work
+	calls        string  // how ours went about it
 }
 
 func throughput(ctx context.Context, b *bench, s *section) error {
 	n := b.count(6000, 300)
 	s.text("%s jobs that do nothing, made in batches before the clock starts, then worked on by %d workers in one process until the last is recorded as done. Ours pass every stage: claim, three moves, and the transaction that would store chunks. That is 6 events in the log and 5 writes of the job's row after it is made, each fenced by attempt and generation, and each confirmed by the database before the worker goes on. River's take a claim and a completion, which it writes in batches behind the worker's back, and no log. River polls every 5 ms with a fetch cooldown of 1 ms (its defaults, 1 s and 100 ms, are slower here). Both use the same server, pgx and the same SQLite driver with synchronous=FULL.",
 		thousands(int64(n)), queueWorkers)
-	var rows [][]string
+	var rows, cpus [][]string
 	var notes []string
 	for _, kind := range b.stores {
-		var ours, theirs, ratio, batched, batchedRatio, oursIn, theirsIn sample
+		var ours, theirs, ratio, batched, batchedRatio, oursIn, theirsIn, cpu, txCPU, batchedCPU sample
 		var calls string
 		for i := range b.repeats {
 			o, err := b.ourRate(ctx, kind, n)
@@ -52,18 +53,44 @@ func throughput(ctx context.Context, b *bench, s *section) error {
 			if err != nil {
 				return fmt.Errorf("river on %s: %w", kind, err)
 			}
-			b.say("  %s, %d of %d: ours %s jobs/s, River %s in the worker's transaction and %s behind its back", kind, i+1, b.repeats, number(o.work), number(r.work), number(rb.work))
+			b.say("  %s, %d of %d: ours %s jobs/s, River %s in the worker's transaction and %s behind its back; CPU %s, %s and %s ms a job; %s", kind, i+1, b.repeats, number(o.work), number(r.work), number(rb.work), number(o.cpu), number(r.cpu), number(rb.cpu), o.calls)
 			calls = o.calls
 			ours, theirs, ratio = append(ours, o.work), append(theirs, r.work), append(ratio, o.work/r.work)
 			batched, batchedRatio = append(batched, rb.work), append(batchedRatio, o.work/rb.work)
+			cpu, txCPU, batchedCPU = append(cpu, o.cpu), append(txCPU, r.cpu), append(batchedCPU, rb.cpu)
 			oursIn, theirsIn = append(oursIn, o.insert), append(theirsIn, r.insert, rb.insert)
 		}
+		cpus = append(cpus, []string{kindName(kind), cpu.String(), txCPU.String(), batchedCPU.String()})
 		notes = append(notes, "Ours on "+kindName(kind)+", last repeat: "+calls+".")
 		rows = append(rows, []string{kindName(kind), ours.String(), theirs.String(), "**" + ratio.String() + "**", batched.String(), "**" + batchedRatio.String() + "**", oursIn.String(), theirsIn.String()})
 	}
 	s.table([]string{"store", "ours, jobs/s", "River in the worker's transaction, jobs/s", "ratio", "River behind the worker's back, jobs/s", "ratio", "made: ours/s", "made: River/s"}, rows)
+	s.table([]string{"store", "CPU of ours, ms a job", "of River in the worker's transaction", "of River behind the worker's back"}, cpus)
+	s.text("CPU time is that of this process and, for PostgreSQL, of the server together, while the jobs were worked on. It says the same on a busy machine.")
 	s.list(notes...)
 	return nil
+}
+
+// clockBoth returns how long fn took, and how much CPU it used in this process
+// and in the server of the store, in seconds.
+func (b *bench) clockBoth(kind string, fn func() error) (took, cpu float64, err error) {
+	used := func() (float64, error) {
+		self, _ := cpuTime()
+		if kind != "postgres" {
+			return self, nil
+		}
+		server, err := b.cluster.cpuTime()
+		return self + server, err
+	}
+	before, err := used()
+	if err != nil {
+		return 0, 0, err
+	}
+	if took, err = clock(fn); err != nil {
+		return 0, 0, err
+	}
+	after, err := used()
+	return took, after - before, err
 }
 
 func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err error) {
@@ -85,14 +112,14 @@ func (b *bench) ourRate(ctx context.Context, kind string, n int) (r rate, err er
 	}
 	r.insert = float64(n) / took
 	run := &runner.Runner{Store: st, Do: walk, Log: b.log, Name: "bench", Workers: queueWorkers, UntilIdle: true}
-	took, err = clock(func() error {
+	took, cpu, err := b.clockBoth(kind, func() error {
 		run.Run(ctx)
 		return ctx.Err()
 	})
 	if err != nil {
 		return r, err
 	}
-	r.work = float64(n) / took
+	r.work, r.cpu = float64(n)/took, 1000*cpu/float64(n)
 	r.calls = fmt.Sprintf("claims: %s; everything after them: %s", &t.claims, &t.applies)
 	stats, err := st.Stats(ctx)
 	if err == nil && stats.ByStage[rag.Completed] != n {
@@ -166,7 +193,7 @@ func (b *bench) riverRate(ctx context.Context, kind string, n int, tx bool) (r r
 				return tx.Commit()
 			}
 		}
-		return river1(ctx, riversqlite.New(pool), n, w, func() (left int, err error) {
+		return river1(ctx, b, kind, riversqlite.New(pool), n, w, func() (left int, err error) {
 			return left, pool.QueryRowContext(ctx, open).Scan(&left)
 		})
 	}
@@ -194,14 +221,14 @@ func (b *bench) riverRate(ctx context.Context, kind string, n int, tx bool) (r r
 			})
 		}
 	}
-	return river1(ctx, riverpgxv5.New(pool), n, w, func() (left int, err error) {
+	return river1(ctx, b, kind, riverpgxv5.New(pool), n, w, func() (left int, err error) {
 		return left, pool.QueryRow(ctx, open).Scan(&left)
 	})
 }
 
 // river1 measures River on one database. left returns how many jobs are not
 // completed.
-func river1[Tx any](ctx context.Context, d riverdriver.Driver[Tx], n int, w nothingWorker, left func() (int, error)) (r rate, err error) {
+func river1[Tx any](ctx context.Context, b *bench, kind string, d riverdriver.Driver[Tx], n int, w nothingWorker, left func() (int, error)) (r rate, err error) {
 	log := slog.New(slog.DiscardHandler)
 	m, err := rivermigrate.New(d, &rivermigrate.Config{Logger: log})
 	if err != nil {
@@ -235,7 +262,7 @@ func river1[Tx any](ctx context.Context, d riverdriver.Driver[Tx], n int, w noth
 		return r, err
 	}
 	r.insert = float64(n) / took
-	took, err = clock(func() error {
+	took, cpu, err := b.clockBoth(kind, func() error {
 		if err := c.Start(ctx); err != nil {
 			return err
 		}
@@ -251,6 +278,6 @@ func river1[Tx any](ctx context.Context, d riverdriver.Driver[Tx], n int, w noth
 			}
 		}
 	})
-	r.work = float64(n) / took
+	r.work, r.cpu = float64(n)/took, 1000*cpu/float64(n)
 	return r, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
 }

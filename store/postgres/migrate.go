@@ -19,10 +19,13 @@ var publicSQL string
 //go:embed migrations/0001_rag.sql
 var ragSQL string
 
-// migrations are applied in order; the version of the schema is their number.
-var migrations = []string{ragSQL}
+//go:embed migrations/0002_moves.sql
+var movesSQL string
 
-const schemaVersion = 1
+// migrations are applied in order; the version of the schema is their number.
+var migrations = []string{ragSQL, movesSQL}
+
+const schemaVersion = 2
 
 // migrationLock keeps two programs from migrating at once.
 const migrationLock = 0x7261670001
@@ -101,15 +104,31 @@ func (d *DB) Migrate(ctx context.Context) error {
 				return edge("migrate", err)
 			}
 		}
-		from, to, on := transitionRows()
-		_, err := tx.Exec(ctx, `
-			WITH t AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS t (from_stage, to_stage, signal)),
-			added AS (INSERT INTO rag.transitions SELECT * FROM t ON CONFLICT DO NOTHING)
-			DELETE FROM rag.transitions r WHERE (r.from_stage, r.to_stage, r.signal) NOT IN (SELECT from_stage, to_stage, signal FROM t)
-				AND NOT EXISTS (SELECT FROM rag.job_events e WHERE (e.from_stage, e.to_stage, e.signal) = (r.from_stage, r.to_stage, r.signal))`,
-			from, to, on)
-		return edge("migrate: transitions", err)
+		return allow(ctx, tx)
 	})
+}
+
+// allow lets the log have the moves of package lifecycle, and no other. Lines
+// that were written when it had others stay.
+func allow(ctx context.Context, tx pgx.Tx) error {
+	from, to, on := transitionRows()
+	var changed int
+	var there bool
+	if err := tx.QueryRow(ctx, `
+		WITH t AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS t (from_stage, to_stage, signal)),
+		added AS (INSERT INTO rag.transitions SELECT * FROM t ON CONFLICT DO NOTHING RETURNING signal),
+		removed AS (DELETE FROM rag.transitions r WHERE (r.from_stage, r.to_stage, r.signal) NOT IN (SELECT from_stage, to_stage, signal FROM t) RETURNING signal)
+		SELECT (SELECT count(*) FROM added) + (SELECT count(*) FROM removed),
+			EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'rag.job_events'::regclass AND conname = 'job_events_move_check')`,
+		from, to, on).Scan(&changed, &there); err != nil {
+		return edge("migrate: transitions", err)
+	}
+	if changed == 0 && there {
+		return nil
+	}
+	return edge("migrate: transitions", script(ctx, tx, `
+		ALTER TABLE rag.job_events DROP CONSTRAINT IF EXISTS job_events_move_check,
+			ADD CONSTRAINT job_events_move_check CHECK (`+lifecycle.CheckMove()+`) NOT VALID`))
 }
 
 // script runs statements that take no arguments.

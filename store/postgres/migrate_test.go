@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
@@ -199,6 +200,31 @@ func TestPingSeesTheSchema(t *testing.T) {
 	var n int
 	if err := d.pool.QueryRow(t.Context(), `SELECT count(*) FROM rag.transitions`).Scan(&n); err != nil || n != len(lifecycle.Rows()) {
 		t.Errorf("%d moves in the database, %v; want %d", n, err, len(lifecycle.Rows()))
+	}
+}
+
+// TestUpgradeFromVersion1 checks that the moves of a database whose events
+// referred to the table of moves are refused as before.
+func TestUpgradeFromVersion1(t *testing.T) {
+	d := fresh(t)
+	s := newStore(t, d)
+	enqueue(t, s, storetest.Alice, "a.txt")
+	exec(t, d, `ALTER TABLE rag.job_events DROP CONSTRAINT job_events_move_check,
+		ADD CONSTRAINT job_events_transition_fkey FOREIGN KEY (from_stage, to_stage, signal) REFERENCES rag.transitions`)
+	exec(t, d, `DELETE FROM rag.migrations WHERE version > 1`)
+	if err := d.Ping(t.Context()); !rag.IsPermanent(err) {
+		t.Errorf("Ping before the upgrade: %v, want a permanent error", err)
+	}
+	for range 2 {
+		if err := d.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	walk(t, claim(t, s, "w"), "brown fox")
+	_, err := d.pool.Exec(t.Context(), `INSERT INTO rag.job_events (job_id, seq, id, from_stage, to_stage, signal, attempt, generation, prev_seq, prev_attempt, prev_generation, at, detail)
+		SELECT job_id, 7, 'forged', 'completed', 'storing', 'stored', 1, 1, 6, 1, 1, now(), '{}' FROM rag.jobs`)
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.ConstraintName != "job_events_move_check" {
+		t.Errorf("a move that is not in the table: %v, want job_events_move_check to refuse it", err)
 	}
 }
 
