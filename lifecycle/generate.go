@@ -38,16 +38,6 @@ func Rows() [][3]string {
 	return rows
 }
 
-// CheckMove returns the SQL condition, over the columns from_stage, to_stage and
-// signal of an event, that the move is in the transition table.
-func CheckMove() string {
-	var q []string
-	for _, r := range Rows() {
-		q = append(q, "('"+r[0]+"', '"+r[1]+"', '"+r[2]+"')")
-	}
-	return "(from_stage, to_stage, signal) IN (" + strings.Join(q, ", ") + ")"
-}
-
 // CheckEvent returns the SQL condition, over the columns signal, seq,
 // prev_seq, attempt, prev_attempt, generation and prev_generation of an event,
 // that makes the fences grow as they must. What the row before it holds is

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
@@ -32,10 +33,8 @@ WITH run AS MATERIALIZED (
 		worker, status, document_status, searchable_status, retry_count, delay, failure, warnings, error, chunks,
 		expired, refused, request, stored, takes, keeps, clears, ended, restarts, steps)
 ), step AS MATERIALIZED (
-	SELECT * FROM unnest($31::int[], $32::int[], $33::text[], $34::text[], $35::text[], $36::text[], $37::text[]::jsonb[])
+	SELECT *, (SELECT e.seq FROM rag.job_events e WHERE e.id = step.id) AS known FROM unnest($31::int[], $32::int[], $33::text[], $34::text[], $35::text[], $36::text[], $37::text[]::jsonb[])
 		AS step (ord, place, id, from_stage, to_stage, signal, detail)
-), known AS MATERIALIZED (
-	SELECT step.ord FROM step JOIN rag.job_events e ON e.id = step.id
 ), locked AS MATERIALIZED (
 	SELECT j.*, d.id AS doc
 	FROM public.documents d JOIN rag.jobs j ON j.document_id = d.id
@@ -51,7 +50,7 @@ WITH run AS MATERIALIZED (
 		AND l.generation = run.generation
 		AND NOT (run.expired AND l.lease_expires_at > clock_timestamp())
 		AND NOT (run.refused AND l.cancel_requested_at IS NOT NULL)
-		AND NOT EXISTS (SELECT FROM known WHERE known.ord = run.ord)
+		AND NOT EXISTS (SELECT FROM step WHERE step.ord = run.ord AND step.known IS NOT NULL)
 ), event AS (
 	INSERT INTO rag.job_events (job_id, seq, id, from_stage, to_stage, signal, attempt, generation, prev_seq, prev_attempt, prev_generation, worker, at, detail)
 	SELECT go.job, go.old_seq + step.place, step.id, step.from_stage, step.to_stage, step.signal, go.new_attempt, go.new_generation,
@@ -290,6 +289,9 @@ type querier interface {
 // index.
 func moveAll(ctx context.Context, q querier, ws []store.Write, lease time.Duration) ([]store.Applied, map[int]made, error) {
 	b := &pgx.Batch{}
+	if _, ok := q.(*pgxpool.Pool); ok { // not in a transaction that begin began
+		b.Queue(`SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`)
+	}
 	done, err := queueMoves(b, ws, lease)
 	if err != nil {
 		return nil, nil, err

@@ -184,7 +184,10 @@ func edge(doing string, err error) error {
 // other worker from claiming, until the system gives up the connection.
 const silence = 2 * time.Second
 
-// begin is the statement that begins a transaction.
+// begin is the statement that begins a transaction. What is done in transactions
+// finds its rows by their keys, so that planning it each time costs more than it
+// can gain; and a plan that was made while the tables were small must not be one
+// that reads them whole.
 func begin(opt pgx.TxOptions) string {
 	mode := ""
 	if opt.IsoLevel != "" {
@@ -193,7 +196,8 @@ func begin(opt pgx.TxOptions) string {
 	if opt.AccessMode != "" {
 		mode += " " + string(opt.AccessMode)
 	}
-	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d", mode, silence.Milliseconds())
+	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off",
+		mode, silence.Milliseconds())
 }
 
 // inTx calls fn in a transaction. Errors of fn that are not the database's are
