@@ -14,7 +14,6 @@ import (
 
 	"ragprocessor/chunk"
 	"ragprocessor/embed"
-	"ragprocessor/parse"
 	"ragprocessor/rag"
 )
 
@@ -30,7 +29,7 @@ type file struct {
 // A maker makes files.
 type maker struct {
 	rng   *rand.Rand
-	pool  *parse.Pool
+	parse func(ctx context.Context, path, name string, progress func(unit string, done, total int64)) (*rag.Document, error)
 	dir   string
 	count int
 	slide []byte // a real presentation
@@ -113,7 +112,7 @@ func (m *maker) measure(ctx context.Context, f *file) error {
 	if err := os.WriteFile(path, f.data, 0o600); err != nil {
 		return err
 	}
-	doc, err := m.pool.Parse(ctx, path, f.name, nil)
+	doc, err := m.parse(ctx, path, f.name, nil)
 	if e, ok := errors.AsType[*rag.Error](err); ok && f.code != "" && e.Code == f.code {
 		return nil
 	}

@@ -189,7 +189,7 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	pool := &parse.Pool{Command: []string{r.binary, "parse-child"}, CacheDir: filepath.Join(r.dir, "parse-cache"), Workers: 1}
 	r.closers = append(r.closers, func() { pool.Close() })
-	r.maker = &maker{rng: mrand.New(mrand.NewPCG(r.seed, 80)), pool: pool, dir: r.dir, slide: slide}
+	r.maker = &maker{rng: mrand.New(mrand.NewPCG(r.seed, 80)), parse: pool.Parse, dir: r.dir, slide: slide}
 
 	if r.net, err = newNetwork(ctx, r.tell); err != nil {
 		return err

@@ -93,13 +93,6 @@ func (s sample) String() string {
 	return fmt.Sprintf("%d times; p50 %v, p99 %v, max %v", len(s), at(0.5), at(0.99), s[len(s)-1].Round(time.Millisecond))
 }
 
-func (s sample) max() time.Duration {
-	if len(s) == 0 {
-		return 0
-	}
-	return slices.Max(s)
-}
-
 // recoveries returns, for each job that a worker held when it was struck, how
 // long it took until the job went on without it.
 func (r *run) recoveries(logs map[string][]history.Event, want func(strike) bool) (out sample) {

@@ -168,7 +168,7 @@ func (c *cluster) start(ctx context.Context, n *node) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(c.bin, "postgres"), "-D", n.data(), "-p", strconv.Itoa(n.port),
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(c.bin, "postgres"), "-D", n.data(), "-p", strconv.Itoa(n.port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
 		"-c", "max_wal_size=160MB", "-c", "min_wal_size=32MB", "-c", "wal_keep_size=64MB", "-c", "max_slot_wal_keep_size=128MB",
 		"-c", "wal_level=replica", "-c", "hot_standby=on", "-c", "track_commit_timestamp=on", "-c", "synchronous_commit=on",

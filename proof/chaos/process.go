@@ -97,7 +97,7 @@ func (p *process) start() error {
 	if p.space != "" {
 		args = append([]string{"nsenter", "--net=/run/netns/" + p.space, "--"}, args...)
 	}
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.CommandContext(context.WithoutCancel(p.run.ctx), args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), p.run.env...), p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

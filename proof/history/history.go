@@ -16,7 +16,9 @@
 // event, and not after the second version behind it was written, since that one
 // waited for the row until the first was visible. (An event's time is taken
 // within its transaction, so the moment at which it becomes visible is not
-// known; but it lies between its own time and that of the next event.)
+// known; but it lies between its own time and that of the next event.) Events of
+// a job that were written in one transaction have the same time; of them only
+// the last is ever to be seen.
 package history
 
 import (
@@ -294,11 +296,32 @@ func (c *checker) versions(id string, e Event) []Version {
 	return out
 }
 
+// next returns the version that readers see after version n: the last event
+// that was written together with event n+1. It is 0 if n is the last.
+func (j *job) next(n int) int {
+	if n >= len(j.log) {
+		return 0
+	}
+	for n++; n < len(j.log) && j.log[n].At.Equal(j.log[n-1].At); n++ {
+		continue
+	}
+	return n
+}
+
+// after returns the time of the first event behind version n, which waited for
+// n to be visible. It is zero if n is the last.
+func (j *job) after(n int) time.Time {
+	if n == 0 || n >= len(j.log) {
+		return time.Time{}
+	}
+	return j.log[n].At
+}
+
 // candidates returns the versions of j, as numbers of events, that r may show,
 // in order, whatever the time.
 func (j *job) candidates(r *Reading) []int {
 	var out []int
-	for n := 1; n <= len(j.log); n++ {
+	for n := j.next(0); n != 0; n = j.next(n) {
 		e := j.log[n-1]
 		if r.Seq != 0 && r.Seq != e.Seq || !r.MovedAt.IsZero() && !r.MovedAt.Equal(e.At) {
 			continue
@@ -441,9 +464,12 @@ func (c *checker) version(j *job, r *Reading, floor int) (int, *untruth) {
 			why = untruth{"backwards", fmt.Sprintf("event %d (%s) is shown after event %d (%s) was", n, e.To, floor, j.log[floor-1].To)}
 		case lower.After(r.Ended.Add(c.Tolerance)):
 			return 0, &untruth{"future", fmt.Sprintf("event %d (%s) is shown before it was written at %s", n, e.To, stamp(lower))}
-		case n+1 < len(j.log) && j.log[n+1].At.Before(r.Begun.Add(-c.Tolerance)):
-			why = untruth{"stale", fmt.Sprintf("event %d (%s) is shown, but event %d had replaced it before %s", n, e.To, n+1, stamp(j.log[n+1].At))}
 		default:
+			next := j.next(n)
+			if gone := j.after(next); !gone.IsZero() && gone.Before(r.Begun.Add(-c.Tolerance)) {
+				why = untruth{"stale", fmt.Sprintf("event %d (%s) is shown, but event %d had replaced it before %s", n, e.To, next, stamp(gone))}
+				continue
+			}
 			return n, nil
 		}
 	}
@@ -579,13 +605,10 @@ func (c *checker) search(j *job, r *Reading) {
 }
 
 // visible returns a moment at which version n was surely visible: the time of
-// the next event, or the end of the first reading that showed n or more. It is
+// the next event that was not written together with it, or the end of the first reading that showed n or more. It is
 // zero if nothing shows it.
 func (c *checker) visible(j *job, n int) time.Time {
-	var at time.Time
-	if n < len(j.log) {
-		at = j.log[n].At
-	}
+	at := j.after(j.next(n - 1))
 	for _, r := range j.readings {
 		if (at.IsZero() || r.Ended.Before(at)) && !r.Gone {
 			if all := j.candidates(r); len(all) > 0 && all[0] >= n {

@@ -153,6 +153,14 @@ func TestAllowed(t *testing.T) {
 			r := w.show(6, 0.4, 0.5)
 			r.Seq, r.MovedAt, r.Source = 0, time.Time{}, API
 		},
+		"moves that were made together, of which only the last is seen": func(w *world) {
+			w.together()
+			w.show(8, 0.3, 0.4)
+			w.show(5, 1.05, 1.2)
+			w.ask(first, true, 12.6, 12.7)
+			r := w.show(8, 0.3, 0.4)
+			r.Seq, r.Source = 0, API // known by its time, which is that of three
+		},
 		"searched while it was stored": func(w *world) {
 			w.ask(first, false, 13.5, 14.05)
 			w.ask(first, true, 14.05, 14.2)
@@ -195,32 +203,34 @@ func TestLies(t *testing.T) {
 		rule string
 		do   func(*world)
 	}{
-		"a stage that the job was not in":        {"fold", func(w *world) { w.show(12, 0.5, 0.6).Stage = rag.Storing }},
-		"a status beside another stage":          {"fold", func(w *world) { w.show(8, 0.5, 0.6).Status = rag.StatusProcessing }},
-		"the attempt before":                     {"fold", func(w *world) { w.show(4, 0.5, 0.6).Attempt = 1 }},
-		"the generation before":                  {"fold", func(w *world) { w.show(9, 0.5, 0.6).Generation = at(0).UnixMicro() }},
-		"a cancellation that nobody asked for":   {"fold", func(w *world) { w.show(9, 0.5, 0.6).CancelRequestedAt = at(50) }},
-		"a failure":                              {"fold", func(w *world) { w.show(9, 0.5, 0.6).Failure = "corrupt_file" }},
-		"chunks counted too many":                {"fold", func(w *world) { w.show(8, 0.5, 0.6).Counted = Shown(5) }},
-		"a chunk lost":                           {"fold", func(w *world) { w.show(8, 0.5, 0.6).Chunks = Shown(3) }},
-		"chunks before completion":               {"fold", func(w *world) { w.show(6, 0.5, 0.6).Chunks = Shown(1) }},
-		"a spinner beside a completed job":       {"fold", func(w *world) { w.show(8, 0.5, 0.6).Live = true }},
-		"neither live nor lost":                  {"fold", func(w *world) { w.show(6, 0.5, 0.6).Live = false }},
-		"progress of a job that waits":           {"fold", func(w *world) { w.show(9, 0.5, 0.6).Progress = rag.Progress{Unit: "pages", Done: 1} }},
-		"confirmed before the move":              {"fold", func(w *world) { w.show(6, 0.5, 0.6).ConfirmedAt = at(11.5) }},
-		"confirmed after the answer":             {"future", func(w *world) { w.show(6, 0.5, 0.6).ConfirmedAt = at(13) }},
-		"live after the lease":                   {"live", func(w *world) { w.show(3, 3.5, 3.6) }},
-		"lost within the lease":                  {"live", func(w *world) { r := w.show(3, 2, 2.1); r.Live, r.LostContact = false, true }},
-		"confirmed by a worker that was dead":    {"silence", func(w *world) { w.show(3, 5, 5.1).ConfirmedAt = at(7.5) }},
-		"a move that the log does not have":      {"lost", func(w *world) { r := w.show(14, 2, 2.1); r.Seq, r.Stage, r.Status = 15, rag.Pending, rag.StatusPending }},
-		"a move at another time than in the log": {"lost", func(w *world) { w.show(8, 2, 2.1).MovedAt = at(14.001) }},
-		"a job without a log":                    {"lost", func(w *world) { w.show(8, 2, 2.1).JobID = "k" }},
-		"shown before it was written":            {"future", func(w *world) { w.show(8, -0.5, -0.1) }},
-		"shown before it was committed":          {"future", func(w *world) { w.show(8, -0.5, 0.05) }},
-		"an older version after a newer":         {"backwards", func(w *world) { w.show(12, 2.5, 2.6) }},
-		"a version long replaced":                {"stale", func(w *world) { w.Readings = nil; w.show(11, 3.2, 3.3) }},
-		"no progress any more":                   {"backwards", progressLost},
-		"confirmed earlier than was shown":       {"backwards", func(w *world) { w.show(6, 0.35, 0.36).ConfirmedAt = at(12.3); w.show(6, 0.5, 0.6) }},
+		"a stage that the job was not in":             {"fold", func(w *world) { w.show(12, 0.5, 0.6).Stage = rag.Storing }},
+		"a status beside another stage":               {"fold", func(w *world) { w.show(8, 0.5, 0.6).Status = rag.StatusProcessing }},
+		"the attempt before":                          {"fold", func(w *world) { w.show(4, 0.5, 0.6).Attempt = 1 }},
+		"the generation before":                       {"fold", func(w *world) { w.show(9, 0.5, 0.6).Generation = at(0).UnixMicro() }},
+		"a cancellation that nobody asked for":        {"fold", func(w *world) { w.show(9, 0.5, 0.6).CancelRequestedAt = at(50) }},
+		"a failure":                                   {"fold", func(w *world) { w.show(9, 0.5, 0.6).Failure = "corrupt_file" }},
+		"chunks counted too many":                     {"fold", func(w *world) { w.show(8, 0.5, 0.6).Counted = Shown(5) }},
+		"a chunk lost":                                {"fold", func(w *world) { w.show(8, 0.5, 0.6).Chunks = Shown(3) }},
+		"chunks before completion":                    {"fold", func(w *world) { w.show(6, 0.5, 0.6).Chunks = Shown(1) }},
+		"a spinner beside a completed job":            {"fold", func(w *world) { w.show(8, 0.5, 0.6).Live = true }},
+		"neither live nor lost":                       {"fold", func(w *world) { w.show(6, 0.5, 0.6).Live = false }},
+		"progress of a job that waits":                {"fold", func(w *world) { w.show(9, 0.5, 0.6).Progress = rag.Progress{Unit: "pages", Done: 1} }},
+		"confirmed before the move":                   {"fold", func(w *world) { w.show(6, 0.5, 0.6).ConfirmedAt = at(11.5) }},
+		"confirmed after the answer":                  {"future", func(w *world) { w.show(6, 0.5, 0.6).ConfirmedAt = at(13) }},
+		"live after the lease":                        {"live", func(w *world) { w.show(3, 3.5, 3.6) }},
+		"lost within the lease":                       {"live", func(w *world) { r := w.show(3, 2, 2.1); r.Live, r.LostContact = false, true }},
+		"confirmed by a worker that was dead":         {"silence", func(w *world) { w.show(3, 5, 5.1).ConfirmedAt = at(7.5) }},
+		"a move that the log does not have":           {"lost", func(w *world) { r := w.show(14, 2, 2.1); r.Seq, r.Stage, r.Status = 15, rag.Pending, rag.StatusPending }},
+		"a move at another time than in the log":      {"lost", func(w *world) { w.show(8, 2, 2.1).MovedAt = at(14.001) }},
+		"a job without a log":                         {"lost", func(w *world) { w.show(8, 2, 2.1).JobID = "k" }},
+		"shown before it was written":                 {"future", func(w *world) { w.show(8, -0.5, -0.1) }},
+		"shown before it was committed":               {"future", func(w *world) { w.show(8, -0.5, 0.05) }},
+		"an older version after a newer":              {"backwards", func(w *world) { w.show(12, 2.5, 2.6) }},
+		"a version long replaced":                     {"stale", func(w *world) { w.Readings = nil; w.show(11, 3.2, 3.3) }},
+		"the middle of moves that were made together": {"lost", func(w *world) { w.together(); w.show(7, 0.3, 0.4) }},
+		"a version replaced by moves made together":   {"stale", func(w *world) { w.together(); w.Readings = nil; w.show(5, 40, 40.1) }},
+		"no progress any more":                        {"backwards", progressLost},
+		"confirmed earlier than was shown":            {"backwards", func(w *world) { w.show(6, 0.35, 0.36).ConfirmedAt = at(12.3); w.show(6, 0.5, 0.6) }},
 		"gone, and nobody deleted it": {"gone", func(w *world) {
 			w.Readings = append(w.Readings, Reading{JobID: "j", Gone: true, Begun: at(60), Ended: at(61)})
 		}},
@@ -267,6 +277,14 @@ func TestLies(t *testing.T) {
 
 func (w *world) delete() {
 	w.Acts = append(w.Acts, Act{Deed: Deleted, Begun: at(70), Ended: at(71), JobID: "j", Acknowledged: true})
+}
+
+// together makes the moves of events 6 to 8 in one transaction.
+func (w *world) together() {
+	for n := 6; n <= 8; n++ {
+		w.Logs["j"][n-1].At, w.Logs["j"][n-1].Committed = at(12), at(12.1)
+	}
+	w.Readings = slices.DeleteFunc(w.Readings, func(r Reading) bool { return r.Seq >= 6 && r.Seq <= 8 })
 }
 
 // cut leaves the first n events.
