@@ -26,7 +26,7 @@ type Sampler struct {
 	Log   *slog.Logger
 
 	Share float64       // of the time of a connection, 0 to 1; 0 means 0.005
-	Page  int           // jobs of each kind that are looked at together; 0 means 50
+	Page  int           // jobs of each kind that are looked at together, at most; 0 means 50
 	Every time.Duration // the least time between two looks; 0 means 1 s
 
 	mu     sync.Mutex
@@ -71,6 +71,9 @@ func names(vs []Violation) map[string]Violation {
 	return out
 }
 
+// longLook is how long a look should not take, since it keeps a snapshot open.
+const longLook = 200 * time.Millisecond
+
 // maxMoved is how many jobs that have moved are kept in mind, and maxKnown how
 // many with violations.
 const (
@@ -87,10 +90,11 @@ func (s *Sampler) Run(ctx context.Context) {
 	if every <= 0 {
 		every = time.Second
 	}
-	page := s.Page
-	if page <= 0 {
-		page = 50
+	most := s.Page
+	if most <= 0 {
+		most = 50
 	}
+	page := most
 	s.mu.Lock()
 	s.known = map[string][]Violation{}
 	s.mu.Unlock()
@@ -112,6 +116,9 @@ func (s *Sampler) Run(ctx context.Context) {
 		s.mu.Lock()
 		s.report.Busy += took
 		s.mu.Unlock()
+		if page = min(2*page, most); took > longLook { // documents may have very many chunks
+			page = max(1, page/4)
+		}
 		// The share of the pause is what the look did not take.
 		pause := max(every, time.Duration(float64(took)*(1-share)/share))
 		select {

@@ -245,6 +245,31 @@ func TestSamplerCost(t *testing.T) {
 	})
 }
 
+// TestSamplerLooksShortly checks that a look at jobs that take long to read is
+// one at few of them.
+func TestSamplerLooksShortly(t *testing.T) {
+	sampled(t, 200, func(s *store.Sampler) { s.Page, s.Share = 40, 1 }, func(t *testing.T, _ *store.Store, d *doctored, _ *store.Sampler, _ *lines, _ []string) {
+		time.Sleep(4*time.Second + time.Millisecond)
+		d.mu.Lock()
+		d.takes = time.Second
+		d.mu.Unlock()
+		d.reads()
+		time.Sleep(time.Minute)
+		if n := len(d.reads()); n < 25 || n > 60 {
+			t.Errorf("%d jobs were read in a minute, in thirty looks that take a second; want about one each", n)
+		}
+		d.mu.Lock()
+		d.takes = 0
+		d.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		d.reads()
+		time.Sleep(5 * time.Second)
+		if n := len(d.reads()); n < 4*40 {
+			t.Errorf("%d jobs were read in five short looks, want 40 each but for the last of a round", n)
+		}
+	})
+}
+
 // TestCheck doctors the rows of a job so that each invariant in turn does not
 // hold, and checks that it is the one that is found.
 func TestCheck(t *testing.T) {
