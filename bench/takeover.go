@@ -51,7 +51,7 @@ func takeover(ctx context.Context, b *bench, s *section) error {
 		rows = append(rows, []string{kindName(kind), results[i].String() + " s", ok})
 	}
 	s.table([]string{"store", "kill -9 until taken over", "within lease + 1 s"}, rows)
-	s.text("The lease counts from the last sign of life, which a worker gives at least every 2 s, so the wait is usually a little less than the lease.")
+	s.text("The lease counts from the last sign of life, which a worker gives at least every second, so the wait is usually a little less than the lease.")
 	return nil
 }
 
