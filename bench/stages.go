@@ -19,7 +19,7 @@ func stageShare(ctx context.Context, b *bench, s *section) error {
 	if err != nil {
 		return err
 	}
-	s.text("Measured in the runs of part a, in the store's driver. A job's time is from the claim to its end, as its worker lives it. Stage writes are the claim, the three moves between the stages, and, of the last write, which stores the chunks and completes the job in one transaction, as much as it takes for a job without chunks. A claim or a move that was written in one commit with those of other jobs counts in full for each of them. It is thus an upper bound of what a job waits for: the moves are written beside the work of the stage that they begin, and only the claim and the last write are waited for. The aim is less than 0.5 %%. What a stage write costs does not depend on the file, so the share is that of the small ones: most files here are the parsers' fixtures, of a page or less.")
+	s.text("Measured in the runs of part a, in the store's driver. A job's time is from the claim to its end, as its worker lives it. **All stage writes** are the claim, the three moves between the stages, and, of the last write, which stores the chunks and completes the job in one transaction, as much as it takes for a job without chunks. What was written in one commit with writes of other jobs counts in full for each of them. **Waited for** are only the claim and the last write: the moves are written beside the work of the stage that they begin. The aim is less than 0.5 %%. What a stage write costs does not depend on the file, so the share is that of the small ones: most files here are the parsers' fixtures, of a page or less.")
 	bands := []struct {
 		name string
 		has  func(*jobTime) bool
@@ -38,12 +38,13 @@ func stageShare(ctx context.Context, b *bench, s *section) error {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 		for _, band := range bands {
-			var shares, jobs, each, whole sample
+			var shares, waits, jobs, each, whole sample
 			for _, t := range r.times[kind] {
-				var writes, all time.Duration
+				var writes, waited, all time.Duration
 				n := 0
 				for _, j := range t.jobs {
 					if band.has(j) {
+						waited += j.claim + min(empty, j.finish)
 						writes += j.claim + j.stages + min(empty, j.finish)
 						all += j.claim + j.whole
 						n++
@@ -51,15 +52,16 @@ func stageShare(ctx context.Context, b *bench, s *section) error {
 				}
 				if n > 0 {
 					shares, jobs = append(shares, 100*writes.Seconds()/all.Seconds()), append(jobs, float64(n))
+					waits = append(waits, 100*waited.Seconds()/all.Seconds())
 					each, whole = append(each, milliseconds(writes)/float64(n)), append(whole, milliseconds(all)/float64(n))
 				}
 			}
 			if len(shares) > 0 {
-				rows = append(rows, []string{kindName(kind), band.name, number(jobs.median()), each.String(), whole.String(), "**" + shares.String() + " %**"})
+				rows = append(rows, []string{kindName(kind), band.name, number(jobs.median()), each.String(), whole.String(), "**" + shares.String() + " %**", waits.String() + " %"})
 			}
 		}
 	}
-	s.table([]string{"store", "files", "jobs", "stage writes, ms a job", "whole job, ms", "share"}, rows)
+	s.table([]string{"store", "files", "jobs", "all stage writes, ms a job", "whole job, ms", "share", "waited for"}, rows)
 	for _, kind := range b.stores {
 		var renew, cache sample
 		for i, t := range r.times[kind] {

@@ -480,6 +480,31 @@ func TestDatabaseGoesAway(t *testing.T) {
 	}
 }
 
+// TestClaimAnswerLost checks that a claim that the database made, and whose
+// answer was lost, costs neither an attempt nor the wait for the lease.
+func TestClaimAnswerLost(t *testing.T) {
+	run(t, func(w *world) {
+		claims := 0
+		s := w.store(storetest.WithFaults(w.db, func(_ int, write string) storetest.Fault {
+			if write == "claim" {
+				if claims++; claims == 1 {
+					return storetest.LostAnswer
+				}
+			}
+			return storetest.Works
+		}))
+		j := w.enqueue("a")
+		stop := w.start(s, walk(0))
+		if took := w.await(j.ID, rag.Completed); took > 2*time.Second {
+			t.Errorf("completed after %v", took)
+		}
+		stop()
+		if got := w.signals(j.ID); !slices.Equal(got, healthy) {
+			t.Errorf("log %v, want %v", got, healthy)
+		}
+	})
+}
+
 // slowCancel is a database that takes its time to write that a job is cancelled.
 type slowCancel struct{ store.Driver }
 
