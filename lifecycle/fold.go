@@ -43,25 +43,32 @@ func Fold(events []rag.Event) (State, error) {
 
 func (s *State) step(e rag.Event) error {
 	on := Signal(e.Signal)
+	//fence:fold-table slices.Contains(table, move{e.From, e.To, on}) => true
 	legal := slices.Contains(table, move{e.From, e.To, on})
 	attempt := s.Attempt
 	if on == Claim || on == Takeover {
 		attempt++
 	}
 	switch {
+	//fence:fold-seq e.Seq != s.Seq+1 => false
 	case e.Seq != s.Seq+1:
 		return fmt.Errorf("number %d follows %d", e.Seq, s.Seq)
+	//fence:fold-from e.From != s.Stage => false
 	case e.From != s.Stage:
 		return fmt.Errorf("it starts from %q but the job was %q", e.From, s.Stage)
 	case !legal:
 		return fmt.Errorf("%s from %q to %q is not in the table", on, e.From, e.To)
+	//fence:fold-attempt e.Attempt != attempt => false
 	case e.Attempt != attempt:
 		return fmt.Errorf("attempt %d after %s, want %d", e.Attempt, on, attempt)
+	//fence:fold-generation-grows on == Supersede && e.Generation <= s.Generation,
+	//fence:fold-generation-stays on != Supersede && on != Enqueue && e.Generation != s.Generation => false
 	case on == Supersede && e.Generation <= s.Generation,
 		on != Supersede && on != Enqueue && e.Generation != s.Generation:
 		return fmt.Errorf("generation %d after %s, was %d", e.Generation, on, s.Generation)
 	}
 	t := Transition{to: e.To, on: on, detail: e.Detail}
+	//fence:fold-cancel !s.CancelRequestedAt.IsZero() && t.RefusedByCancel() => false
 	if !s.CancelRequestedAt.IsZero() && t.RefusedByCancel() {
 		return fmt.Errorf("%s after cancellation was requested", on)
 	}
@@ -77,18 +84,22 @@ func (s *State) step(e rag.Event) error {
 // t was applied at the given time: everything but Seq, Stage, Status, Attempt,
 // AttemptLimit and Generation.
 func (s *State) Fold(t Transition, at time.Time) {
+	//fence:fold-clears t.ClearsCancel() => false
 	if t.ClearsCancel() {
 		s.CancelRequestedAt = time.Time{}
 	}
+	//fence:fold-request
 	if t.on == RequestCancel {
 		s.CancelRequestedAt = at
 		return
 	}
 	s.NotBefore = time.Time{}
+	//fence:fold-due
 	if t.to == rag.Pending {
 		s.NotBefore = at.Add(t.Delay())
 	}
 	s.Failure, s.Warnings = t.detail.Failure, nil
+	//fence:fold-stored
 	if t.on == Stored {
 		s.Warnings, s.Searchable = t.detail.Warnings, true
 		if t.detail.Chunks != nil {

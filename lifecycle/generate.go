@@ -44,11 +44,18 @@ func Rows() [][3]string {
 // bound by a foreign key.
 func CheckEvent() string {
 	return strings.Join([]string{
+		//fence:check-first (seq = 1) = (signal = '" + string(Enqueue) + "') => TRUE
 		"(seq = 1) = (signal = '" + string(Enqueue) + "')",
+		//fence:check-chain (seq = 1) = (prev_seq IS NULL) => TRUE
 		"(seq = 1) = (prev_seq IS NULL)",
+		//fence:check-gap (seq = 1 OR prev_seq = seq - 1) => TRUE
 		"(seq = 1 OR prev_seq = seq - 1)",
+		//fence:check-zero (seq > 1 OR attempt = 0) => TRUE
 		"(seq > 1 OR attempt = 0)",
+		//fence:check-attempt seq = 1 OR attempt = prev_attempt => TRUE OR attempt = prev_attempt
 		"(seq = 1 OR attempt = prev_attempt + CASE WHEN signal IN ('" + string(Claim) + "', '" + string(Takeover) + "') THEN 1 ELSE 0 END)",
+		//fence:check-generation-grows generation > prev_generation => TRUE
+		//fence:check-generation-stays generation = prev_generation => TRUE
 		"(seq = 1 OR CASE WHEN signal = '" + string(Supersede) + "' THEN generation > prev_generation ELSE generation = prev_generation END)",
 	}, " AND ")
 }

@@ -29,10 +29,14 @@ var legacyStages = map[string]rag.Stage{
 // "processing". An unknown status counts as pending, as the incumbent reads it.
 func ReadLegacy(status, stage string) rag.Stage {
 	switch rag.Status(status) {
+	//fence:legacy-processed rag.StatusProcessed,
+	//fence:legacy-partial , rag.StatusPartial
 	case rag.StatusProcessed, rag.StatusPartial:
 		return rag.Completed
+	//fence:legacy-error
 	case rag.StatusError:
 		return rag.Failed
+	//fence:legacy-cancelled
 	case rag.StatusCancelled:
 		return rag.Cancelled
 	case rag.StatusProcessing:

@@ -131,6 +131,8 @@ type Transition struct {
 }
 
 // Valid reports whether t permits anything.
+//
+//fence:valid t.id != "" => true
 func (t Transition) Valid() bool { return t.id != "" }
 
 // ID returns an identifier, unique to t, by which a driver recognises a write
@@ -175,13 +177,22 @@ func (t Transition) Worker() string { return t.worker }
 func (t Transition) Detail() rag.Detail { return t.detail }
 
 // TakesLease reports whether t gives the lease to [Transition.Worker].
+//
+//fence:takes-claim t.on == Claim => false
+//fence:takes-takeover || t.on == Takeover
 func (t Transition) TakesLease() bool { return t.on == Claim || t.on == Takeover }
 
 // KeepsLease reports whether the job's lease goes on unchanged. Every other
 // transition that does not take the lease ends it.
+//
+//fence:keeps-active Active(t.to) &&
+//fence:keeps-taken && !t.TakesLease()
 func (t Transition) KeepsLease() bool { return Active(t.to) && !t.TakesLease() }
 
 // NeedsExpired reports whether t applies only to a job whose lease has run out.
+//
+//fence:expired-takeover t.on == Takeover ||
+//fence:expired-expire || t.on == Expire
 func (t Transition) NeedsExpired() bool { return t.on == Takeover || t.on == Expire }
 
 // RefusedByCancel reports whether t must not be applied to a job whose
@@ -189,6 +200,14 @@ func (t Transition) NeedsExpired() bool { return t.on == Takeover || t.on == Exp
 // cancelled job never turns out completed.
 func (t Transition) RefusedByCancel() bool {
 	switch t.on {
+	//fence:refused-downloaded Downloaded,
+	//fence:refused-processed Processed,
+	//fence:refused-embedded Embedded,
+	//fence:refused-stored Stored,
+	//fence:refused-retry Retry,
+	//fence:refused-release Release,
+	//fence:refused-fail Fail,
+	//fence:refused-takeover , Takeover
 	case Downloaded, Processed, Embedded, Stored, Retry, Release, Fail, Takeover:
 		return true
 	}
@@ -196,7 +215,10 @@ func (t Transition) RefusedByCancel() bool {
 }
 
 // ClearsCancel reports whether t ends a request to cancel.
-func (t Transition) ClearsCancel() bool { return t.on == Requeue || t.on == Supersede || Ended(t.to) }
+//
+//fence:clears-supersede t.on == Supersede ||
+//fence:clears-ended || Ended(t.to)
+func (t Transition) ClearsCancel() bool { return t.on == Supersede || Ended(t.to) }
 
 // Delay returns how long after t the next claim may come at the earliest. The
 // row's not_before is the clock plus this; it is meaningful if t moves to
@@ -262,7 +284,9 @@ func First(j *rag.Job, d rag.Detail) Transition {
 // Next returns the transition that signal on makes from j's present stage, or
 // an error wrapping [ErrNoTransition].
 func Next(j *rag.Job, on Signal, opt Options) (Transition, error) {
+	//fence:table && m.from == j.Stage
 	i := slices.IndexFunc(table, func(m move) bool { return m.on == on && m.from == j.Stage })
+	//fence:enqueue || on == Enqueue
 	if i < 0 || on == Enqueue {
 		return Transition{}, fmt.Errorf("job %s: %s while %s: %w", j.ID, on, j.Stage, ErrNoTransition)
 	}
@@ -274,13 +298,16 @@ func Next(j *rag.Job, on Signal, opt Options) (Transition, error) {
 	}
 	switch on {
 	case Claim, Takeover:
+		//fence:attempt-grows
 		t.newAttempt++
 		t.worker = opt.Worker
 	case Release:
+		//fence:release-free
 		t.limit++ // the attempt did not fail, so it costs nothing
 	case Requeue:
 		t.limit = j.Attempt + Attempts
 	case Supersede:
+		//fence:generation-grows opt.Generation <= j.Generation => false
 		if opt.Generation <= j.Generation {
 			return Transition{}, fmt.Errorf("job %s: generation %d does not supersede %d: %w", j.ID, opt.Generation, j.Generation, ErrNoTransition)
 		}

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -112,8 +113,91 @@ func TestFences(t *testing.T) {
 			t.Errorf("generation %d superseded 5: %v", g, err)
 		}
 	}
+	if _, err := lifecycle.Next(&rag.Job{ID: "j"}, lifecycle.Enqueue, lifecycle.Options{}); !errors.Is(err, lifecycle.ErrNoTransition) {
+		t.Errorf("Next made the first transition: %v; only First may", err)
+	}
 	if (lifecycle.Transition{}).Valid() {
 		t.Errorf("the zero transition permits something")
+	}
+}
+
+// TestLease checks what each signal does to the lease and to a request to
+// cancel, in every stage, written out once more by hand.
+func TestLease(t *testing.T) {
+	takes := []lifecycle.Signal{lifecycle.Claim, lifecycle.Takeover}
+	expired := []lifecycle.Signal{lifecycle.Takeover, lifecycle.Expire}
+	keeps := []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.RequestCancel}
+	refused := []lifecycle.Signal{
+		lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Stored, lifecycle.Retry, lifecycle.Release, lifecycle.Fail, lifecycle.Takeover,
+	}
+	clears := []lifecycle.Signal{lifecycle.Supersede, lifecycle.Stored, lifecycle.Fail, lifecycle.Expire, lifecycle.Cancel}
+	for _, s := range lifecycle.Stages() {
+		for _, on := range lifecycle.Signals() {
+			tr, err := lifecycle.Next(&rag.Job{ID: "j", Stage: s, Generation: 5}, on, lifecycle.Options{Generation: 6})
+			if err != nil {
+				continue
+			}
+			for _, tt := range []struct {
+				what      string
+				got, want bool
+			}{
+				{"takes the lease", tr.TakesLease(), slices.Contains(takes, on)},
+				{"keeps the lease", tr.KeepsLease(), slices.Contains(keeps, on)},
+				{"needs an expired lease", tr.NeedsExpired(), slices.Contains(expired, on)},
+				{"is refused by a request to cancel", tr.RefusedByCancel(), slices.Contains(refused, on)},
+				{"clears a request to cancel", tr.ClearsCancel(), slices.Contains(clears, on)},
+			} {
+				if tt.got != tt.want {
+					t.Errorf("%s while %s %s: %v, want %v", on, s, tt.what, tt.got, tt.want)
+				}
+			}
+		}
+	}
+}
+
+// TestFoldRefuses changes a sound log in one way after the other. Each must be
+// told by itself.
+func TestFoldRefuses(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	log := func(signals ...lifecycle.Signal) (out []rag.Event) {
+		j := &rag.Job{ID: "j", Generation: 1}
+		tr := lifecycle.First(j, rag.Detail{})
+		for i := 0; ; i++ {
+			out = append(out, tr.Event(int64(i+1), at.Add(time.Duration(i)*time.Second)))
+			if i == len(signals) {
+				return out
+			}
+			j.Stage, j.Attempt, j.AttemptLimit, j.Generation = tr.To(), tr.NewAttempt(), tr.Limit(), tr.NewGeneration()
+			var err error
+			if tr, err = lifecycle.Next(j, signals[i], lifecycle.Options{Generation: j.Generation + 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name    string
+		signals []lifecycle.Signal
+		edit    func(last *rag.Event)
+		want    string // part of the error
+	}{
+		{"sound", []lifecycle.Signal{lifecycle.Claim, lifecycle.RequestCancel, lifecycle.Supersede, lifecycle.Claim}, func(*rag.Event) {}, ""},
+		{"a number is left out", []lifecycle.Signal{lifecycle.Claim}, func(e *rag.Event) { e.Seq++ }, "number 3 follows 1"},
+		{"a start elsewhere", []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded}, func(e *rag.Event) {
+			e.From, e.To, e.Signal = rag.Processing, rag.Embedding, string(lifecycle.Processed)
+		}, "starts from"},
+		{"a move that is not in the table", []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded}, func(e *rag.Event) { e.To = rag.Storing }, "not in the table"},
+		{"an attempt without a claim", []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded}, func(e *rag.Event) { e.Attempt++ }, "attempt 2"},
+		{"a claim without an attempt", []lifecycle.Signal{lifecycle.Claim}, func(e *rag.Event) { e.Attempt-- }, "attempt 0"},
+		{"newer bytes of the same generation", []lifecycle.Signal{lifecycle.Claim, lifecycle.Supersede}, func(e *rag.Event) { e.Generation-- }, "generation 1"},
+		{"another generation without newer bytes", []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded}, func(e *rag.Event) { e.Generation++ }, "generation 2"},
+		{"work after a request to cancel", []lifecycle.Signal{lifecycle.Claim, lifecycle.RequestCancel, lifecycle.Downloaded}, func(e *rag.Event) {}, "after cancellation was requested"},
+	} {
+		events := log(tt.signals...)
+		tt.edit(&events[len(events)-1])
+		_, err := lifecycle.Fold(events)
+		if got := fmt.Sprint(err); (tt.want == "") != (err == nil) || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
+		}
 	}
 }
 

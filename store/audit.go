@@ -120,68 +120,96 @@ func Check(r *AuditRow) []Violation {
 	}
 	j := &r.Job
 	if j.Legacy {
+		//fence:audit-legacy len(r.Events) > 0 => false
 		if len(r.Events) > 0 {
 			bad(logWithoutRow, "%d events but no row of ours", len(r.Events))
 		}
+		//fence:audit-reading
 		if want := lifecycle.ReadLegacy(r.PublicStatus, r.PublicStage); j.Stage != want {
 			bad(legacyReading, "status %q and stage %q are read as %s, want %s", r.PublicStatus, r.PublicStage, j.Stage, want)
 		}
 		return out
 	}
+	//fence:audit-one-job
 	if r.DocumentJobs != 1 {
 		bad(oneJob, "the document %s has %d jobs", j.DocumentID, r.DocumentJobs)
 	}
+	//fence:audit-lease-bounded
 	if j.LeaseExpiresAt.After(r.Now.Add(MaxLease)) {
 		bad(leaseBounded, "the lease of worker %q ends in %v; nobody takes the job over before that", j.Worker, j.LeaseExpiresAt.Sub(r.Now).Round(time.Second))
 	}
 	s, err := lifecycle.Fold(r.Events)
 	if err != nil {
+		//fence:audit-illegal
 		bad(logIllegal, "%v", err)
 		return out
 	}
 	if s.Seq == 0 {
+		//fence:audit-missing
 		bad(logMissing, "the job is %s without an event", j.Stage)
 		return out
 	}
+	//fence:audit-seq j.Seq != s.Seq ||
+	//fence:audit-stage j.Stage != s.Stage ||
+	//fence:audit-attempt j.Attempt != s.Attempt ||
+	//fence:audit-generation j.Generation != s.Generation ||
+	//fence:audit-limit || j.AttemptLimit != s.AttemptLimit
 	if j.Seq != s.Seq || j.Stage != s.Stage || j.Attempt != s.Attempt || j.Generation != s.Generation || j.AttemptLimit != s.AttemptLimit {
 		bad(rowIsFold, "the row says seq %d, %s, attempt %d of %d, generation %d; its log says seq %d, %s, attempt %d of %d, generation %d",
 			j.Seq, j.Stage, j.Attempt, j.AttemptLimit, j.Generation, s.Seq, s.Stage, s.Attempt, s.AttemptLimit, s.Generation)
 	}
+	//fence:audit-cancel
 	if !j.CancelRequestedAt.Equal(s.CancelRequestedAt) {
 		bad(rowIsFold, "the row says cancellation was requested at %v, its log %v", j.CancelRequestedAt, s.CancelRequestedAt)
 	}
+	//fence:audit-due
 	if !j.NotBefore.Equal(s.NotBefore.Truncate(time.Microsecond)) {
 		bad(rowIsFold, "the row says the next claim may come at %v, its log %v", j.NotBefore, s.NotBefore)
 	}
+	//fence:audit-failure
 	if !reflect.DeepEqual(j.Failure, s.Failure) {
 		bad(rowIsFold, "the row says the failure is %+v, its log %+v", j.Failure, s.Failure)
 	}
+	//fence:audit-warnings
 	if len(j.Warnings)+len(s.Warnings) > 0 && !reflect.DeepEqual(j.Warnings, s.Warnings) {
 		bad(rowIsFold, "the row has the warnings %v, its log %v", j.Warnings, s.Warnings)
 	}
+	//fence:audit-public r.PublicStage != r.OwnStage ||
+	//fence:audit-own || r.OwnStage != string(s.Stage)
 	if r.PublicStage != r.OwnStage || r.OwnStage != string(s.Stage) {
 		bad(oneStage, "processing_stage says %q, our row %q, the log %q", r.PublicStage, r.OwnStage, s.Stage)
 	}
+	//fence:audit-status
 	if r.PublicStatus != string(s.Status) {
 		bad(statusOfStage, "status says %q, the log %q", r.PublicStatus, s.Status)
 	}
+	//fence:audit-document
 	if want := lifecycle.DocumentStatus(s.Stage, s.Searchable); r.DocumentStatus != want {
 		bad(documentState, "the document says %q, its job implies %q", r.DocumentStatus, want)
 	}
+	//fence:audit-lease
 	if active := lifecycle.Active(s.Stage); active == j.LeaseExpiresAt.IsZero() {
 		bad(leaseIfActive, "%s with a lease until %v", s.Stage, j.LeaseExpiresAt)
 	}
 	switch {
+	//fence:audit-searchable
 	case r.Searchable != s.Searchable:
 		bad(searchable, "searchable: %v, but the log says %v", r.Searchable, s.Searchable)
+	//fence:audit-ghost
 	case !s.Searchable && r.Chunks > 0:
 		bad(searchable, "%d chunks of a document that never completed", r.Chunks)
+	//fence:audit-chunks r.Chunks != s.Chunks ||
+	//fence:audit-recorded r.RecordedChunks != s.Chunks ||
+	//fence:audit-indexed r.IndexedChunks != s.Chunks ||
+	//fence:audit-counted || r.DocumentChunkCount != s.Chunks
 	case s.Searchable && (r.Chunks != s.Chunks || r.RecordedChunks != s.Chunks || r.IndexedChunks != s.Chunks || r.DocumentChunkCount != s.Chunks):
 		bad(chunkCount, "the log says %d chunks; there are %d, %d of them can be found, the document counts %d and %d",
 			s.Chunks, r.Chunks, r.IndexedChunks, r.DocumentChunkCount, r.RecordedChunks)
+	//fence:audit-which
 	case s.Stage == rag.Completed && r.SearchableGeneration != s.Generation:
 		bad(searchable, "completed as generation %d, but generation %d is searchable", s.Generation, r.SearchableGeneration)
 	}
+	//fence:audit-once
 	if r.DuplicateIndexes > 0 {
 		bad(chunkOnce, "%d chunk positions occur more than once", r.DuplicateIndexes)
 	}

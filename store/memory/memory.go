@@ -88,14 +88,20 @@ func (d *DB) view(r *row) *rag.Job {
 
 // apply makes t on r, or says why not. It is the only writer of a stage.
 func (d *DB) apply(r *row, t lifecycle.Transition, lease time.Duration) store.Applied {
+	//fence:repeated
 	if i := slices.IndexFunc(r.events, func(e rag.Event) bool { return e.ID == t.ID() }); i >= 0 {
 		return store.Applied{Event: r.events[i]}
 	}
 	j, now := &r.job, d.now()
 	switch {
+	//fence:stage j.Stage != t.From() ||
+	//fence:attempt j.Attempt != t.Attempt() ||
+	//fence:generation || j.Generation != t.Generation() && t.On() != lifecycle.Enqueue
+	//fence:expired t.NeedsExpired() && j.LeaseExpiresAt.After(now) => false
 	case j.Stage != t.From() || j.Attempt != t.Attempt() || j.Generation != t.Generation() && t.On() != lifecycle.Enqueue,
 		t.NeedsExpired() && j.LeaseExpiresAt.After(now):
 		return store.Applied{Err: rag.ErrStale}
+	//fence:cancel
 	case t.RefusedByCancel() && !j.CancelRequestedAt.IsZero():
 		return store.Applied{Err: rag.ErrCancelRequested}
 	}
@@ -113,15 +119,18 @@ func (d *DB) apply(r *row, t lifecycle.Transition, lease time.Duration) store.Ap
 		j.Progress = rag.Progress{}
 	}
 	switch {
+	//fence:request-keeps
 	case t.On() == lifecycle.RequestCancel:
 	case t.TakesLease():
 		j.Worker, j.LeaseExpiresAt = t.Worker(), now.Add(lease)
 		if j.StartedAt.IsZero() {
 			j.StartedAt = now
 		}
+	//fence:keeps-lease
 	case t.KeepsLease():
 		j.LeaseExpiresAt = now.Add(lease)
 	default:
+		//fence:ends-lease
 		j.LeaseExpiresAt = time.Time{}
 	}
 	if lifecycle.Ended(j.Stage) {
@@ -156,6 +165,7 @@ func (d *DB) Enqueue(ctx context.Context, jobs []*rag.Job, decide func(old, fres
 		}
 		t, err := decide(old, fresh)
 		if err != nil {
+			//fence:enqueue-whole
 			for _, fn := range slices.Backward(undo) {
 				fn()
 			}
@@ -203,11 +213,13 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 	for _, r := range d.rows {
 		switch {
 		case lifecycle.Active(r.job.Stage) && !r.job.Legacy:
+			//fence:claim-live r.job.LeaseExpiresAt.After(now) => false
 			if r.job.LeaseExpiresAt.After(now) {
 				live[r.job.UserID]++
 			} else {
 				lost = append(lost, r)
 			}
+		//fence:claim-due && !r.job.NotBefore.After(now)
 		case r.job.Stage == rag.Pending && !r.job.NotBefore.After(now) && !r.job.Legacy:
 			due = append(due, r)
 		}
@@ -227,13 +239,16 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 			return err
 		}
 		if t.TakesLease() {
+			//fence:claim-cap-lost
 			if live[r.job.UserID] >= c.PerUser {
 				return nil
 			}
+			//fence:claim-counts
 			live[r.job.UserID]++
 			served := d.served[r.job.UserID]
 			undo = append(undo, func() { d.served[r.job.UserID] = served })
 			d.turn++
+			//fence:claim-served
 			d.served[r.job.UserID] = d.turn
 		}
 		before := *r
@@ -263,6 +278,8 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		// The user who has waited longest for a turn goes next.
 		var best *row
 		for _, r := range due {
+			//fence:claim-cap-due+claim-cap-lost live[r.job.UserID] < c.PerUser &&
+			//fence:claim-turns || d.served[r.job.UserID] < d.served[best.job.UserID]
 			if live[r.job.UserID] < c.PerUser && (best == nil || d.served[r.job.UserID] < d.served[best.job.UserID]) {
 				best = r
 			}
@@ -307,12 +324,16 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 	out := make([]error, len(beats))
 	for i, b := range beats {
 		r := d.rows[b.JobID]
+		//fence:renew-attempt || r.job.Attempt != b.Attempt
+		//fence:renew-active || !lifecycle.Active(r.job.Stage)
+		//fence:renew-gone r == nil || => r != nil &&
 		if r == nil || r.job.Attempt != b.Attempt || !lifecycle.Active(r.job.Stage) {
 			out[i] = rag.ErrStale
 			continue
 		}
 		now := d.now()
 		r.job.LeaseExpiresAt, r.job.ConfirmedAt, r.job.Progress = now.Add(lease), now, b.Progress
+		//fence:renew-cancel
 		if !r.job.CancelRequestedAt.IsZero() {
 			out[i] = rag.ErrCancelRequested
 		}
@@ -544,6 +565,7 @@ func (d *DB) audit(ids []string) (out []store.AuditRow) {
 // selects reports whether f selects the chunks of r.
 func selects(f *store.Filter, r *row) bool {
 	j := &r.job
+	//fence:filter-user && f.UserID == j.UserID
 	return r.result != nil && f.UserID == j.UserID &&
 		(len(f.DocumentIDs) == 0 || slices.Contains(f.DocumentIDs, j.DocumentID)) &&
 		(len(f.Categories) == 0 || slices.Contains(f.Categories, j.Category)) &&
@@ -564,6 +586,7 @@ func (d *DB) Nearest(ctx context.Context, q store.NearestQuery) ([]store.Hit, er
 	defer d.mu.Unlock()
 	var hits []store.Hit
 	for _, r := range d.rows {
+		//fence:nearest-space || r.result.Space != q.Space
 		if !selects(&q.Filter, r) || r.result.Space != q.Space {
 			continue
 		}

@@ -42,6 +42,7 @@ func (d *DB) Enqueue(ctx context.Context, jobs []*rag.Job, decide func(old, fres
 	for i, j := range jobs {
 		fresh[i] = *j
 	}
+	//fence:enqueue-tx for _, round := range rounds { => tx.Exec(ctx, "COMMIT"); for _, round := range rounds {
 	err := d.inTx(ctx, "enqueue", pgx.TxOptions{}, func(tx pgx.Tx) error {
 		for _, round := range rounds {
 			slices.SortFunc(round, func(a, b int) int { return strings.Compare(fresh[a].Object.URI(), fresh[b].Object.URI()) })
@@ -90,6 +91,8 @@ func (d *DB) enqueue(ctx context.Context, tx pgx.Tx, fresh []rag.Job, round []in
 	documents := map[string]string{} // by URI
 	old := map[string]*rag.Job{}     // by URI
 	b := &pgx.Batch{}
+	//fence:enqueue-order ORDER BY id
+	//fence:enqueue-lock FOR NO KEY UPDATE
 	b.Queue(`SELECT gcs_path, id::text FROM public.documents WHERE gcs_path = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE`, uris).Query(func(rows pgx.Rows) error {
 		var uri, id string
 		_, err := pgx.ForEachRow(rows, []any{&uri, &id}, func() error { documents[uri] = id; return nil })
@@ -317,6 +320,22 @@ SELECT EXISTS (SELECT FROM rag.jobs WHERE stage = 'pending' AND not_before <= cl
 	//
 	// The users are found by jumping through the index, so that a user with
 	// many jobs costs no more than one with few.
+	//fence:claim-live j.lease_expires_at > clock.now => TRUE
+	//fence:claim-lost+claim-recheck+move-expired AND j.lease_expires_at <= clock.now
+	//fence:claim-recheck+claim-lost+move-expired WHERE j.stage = 'pending' OR j.lease_expires_at <= clock_timestamp()
+	//fence:claim-lost-order ORDER BY j.lease_expires_at, j.job_id LIMIT $3 => LIMIT $3
+	//fence:claim-turn-due AND j.user_id = w.user_id AND j.not_before <= (SELECT now FROM clock) => AND j.user_id = w.user_id
+	//fence:claim-due AND j.user_id = turn.user_id AND j.not_before <= (SELECT now FROM clock) => AND j.user_id = turn.user_id
+	//fence:claim-due-user AND j.user_id = turn.user_id
+	//fence:claim-cap+claim-room+claim-cap-go WHERE coalesce(live.n, 0) < $2
+	//fence:claim-room+claim-cap-go least($1, turn.room) => $1
+	//fence:claim-turns ORDER BY served, first.not_before LIMIT $1 => LIMIT $1
+	//fence:claim-oldest ORDER BY j.not_before, j.job_id LIMIT least($1, turn.room) => LIMIT least($1, turn.room)
+	//fence:claim-rank ORDER BY rank, served, not_before LIMIT $1 => LIMIT $1
+	//fence:claim-lock-document FOR NO KEY UPDATE OF d SKIP LOCKED
+	//fence:claim-lock-job FOR NO KEY UPDATE OF j SKIP LOCKED
+	//fence:claim-skip-document OF d SKIP LOCKED => OF d
+	//fence:claim-skip-job OF j SKIP LOCKED => OF j
 	claimSQL = `
 WITH RECURSIVE clock AS MATERIALIZED (
 	SELECT clock_timestamp() AS now
@@ -367,10 +386,12 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 		return nil, err
 	}
 	var out []store.Moved
+	//fence:claim-tx var found []*rag.Job => tx.Exec(ctx, "COMMIT"); var found []*rag.Job
 	err := d.inTx(ctx, "claim", pgx.TxOptions{}, func(tx pgx.Tx) error {
 		var found []*rag.Job
 		live := map[string]int{}
 		b := &pgx.Batch{}
+		//fence:claim-one-at-a-time
 		b.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(claimLock))
 		if c.Again { // the lock has waited for the end of the first call
 			if err := tx.SendBatch(ctx, b).Close(); err != nil {
@@ -409,6 +430,7 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 			if err != nil {
 				return err
 			}
+			//fence:claim-cap-go || t.TakesLease() && live[j.UserID] >= c.PerUser
 			if !t.Valid() || t.TakesLease() && live[j.UserID] >= c.PerUser {
 				continue
 			}
@@ -537,6 +559,11 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 	if n == 0 {
 		return out, nil
 	}
+	//fence:renew-attempt AND j.attempt = b.attempt
+	//fence:renew-active WHERE `+lifecycle.IsActive("j.stage")+` => WHERE TRUE
+	//fence:renew-order ORDER BY j.document_id
+	//fence:renew-lock FOR NO KEY UPDATE OF j
+	//fence:renew-cancel j.cancel_requested_at IS NOT NULL AS cancel => FALSE AS cancel
 	rows, err := d.pool.Query(ctx, `
 		WITH b AS MATERIALIZED (
 			SELECT * FROM unnest($1::text[]::uuid[], $2::int[], $3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS b (job, attempt, unit, done, total, ord)
@@ -589,6 +616,8 @@ func (d *DB) Update(ctx context.Context, jobID string, decide store.Decide) (sto
 		return store.Moved{}, rag.ErrNotFound
 	}
 	var out store.Moved
+	//fence:update-tx var found map[string]*rag.Job => tx.Exec(ctx, "COMMIT"); var found map[string]*rag.Job
+	//fence:update-lock FOR NO KEY UPDATE OF d
 	err := d.inTx(ctx, "update", pgx.TxOptions{}, func(tx pgx.Tx) error {
 		var found map[string]*rag.Job
 		b := &pgx.Batch{}
@@ -843,6 +872,7 @@ func (d *DB) Inspect(ctx context.Context, found func(store.Violation)) error {
 }
 
 func (d *DB) audit(ctx context.Context, q query) (out []store.AuditRow, err error) {
+	//fence:audit-snapshot pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly} => pgx.TxOptions{}
 	err = d.inTx(ctx, "audit", pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT `+jobColumns+`, p.processing_stage, p.status::text, coalesce(j.stage, ''), d.status::text, coalesce(d.chunk_count, 0),
