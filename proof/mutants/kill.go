@@ -52,6 +52,7 @@ type lab struct {
 	deps    map[string][]string // directories of the module that the tests of a package depend on
 	module  string
 	broken  map[string]string // what the compiler says, by mutant
+	try     string            // pattern of the tests among which a killer is looked for
 	limit   time.Duration     // of one run of a test
 	patient time.Duration     // of one run of a package
 
@@ -259,7 +260,7 @@ func (l *lab) search(ctx context.Context, m *mutant, say func(string, ...any)) (
 		}
 		tried := map[string]bool{}
 		for _, more := range [][]string{{"-test.failfast"}, nil} {
-			o, err := l.run(ctx, m.id, pkg, ".", l.patient, more...)
+			o, err := l.run(ctx, m.id, pkg, l.try, l.patient, more...)
 			if err != nil {
 				return test{}, false, err
 			}

@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	only := fs.String("run", "", "only mutants whose ID matches this regular expression")
 	list := fs.Bool("list", false, "print the mutants and run nothing")
 	update := fs.Bool("update", false, "find killers for mutants that have none and record them")
+	try := fs.String("try", ".", "with -update: look for killers among the tests that this pattern of go test -run selects")
 	at := fs.Int("j", runtime.NumCPU(), "how many tests run at once")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -100,7 +101,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer os.RemoveAll(tmp)
 	r := &runs{
-		lab:  &lab{tree: t, dir: tmp, broken: map[string]string{}, built: map[string]bool{}, limit: time.Minute, patient: 5 * time.Minute},
+		lab:  &lab{tree: t, dir: tmp, broken: map[string]string{}, built: map[string]bool{}, limit: time.Minute, patient: 5 * time.Minute, try: *try},
 		out:  out,
 		kill: known,
 	}

@@ -89,11 +89,14 @@ func (i *index) sync(x *tx, user string, anew bool) (searchable, bool, error) {
 		nil, &to.added, &to.removed, &oldest); err != nil {
 		return searchable{}, false, err
 	}
+	//fence:index-gap || oldest > i.at.removed+1
 	anew = anew || !i.loaded || oldest > i.at.removed+1
 	switch {
 	case anew:
+	//fence:index-position to == i.at => i.loaded && !anew
 	case to == i.at:
 		return searchable{i.users[user], i.chunks}, true, nil
+	//fence:index-back
 	case to.added < i.at.added || to.removed < i.at.removed:
 		return searchable{}, false, nil
 	}
@@ -108,6 +111,7 @@ func (i *index) sync(x *tx, user string, anew bool) (searchable, bool, error) {
 	if anew {
 		i.users, i.sets, i.chunks = map[string][]*set{}, map[int64]*set{}, 0
 	}
+	//fence:index-removes
 	i.remove(removed)
 	for _, s := range added {
 		i.users[s.user] = append(i.users[s.user], s)

@@ -339,6 +339,7 @@ func (d *DB) Enqueue(ctx context.Context, jobs []*rag.Job, decide func(old, fres
 func (x *tx) enqueue(fresh rag.Job, decide func(old, fresh *rag.Job) (lifecycle.Transition, error)) (rag.Job, lifecycle.Transition, error) {
 	var r *row
 	var old *rag.Job
+	//fence:enqueue-newest ORDER BY r.id IS NULL, p.created_at DESC, p.id DESC => ORDER BY r.id IS NOT NULL, p.created_at, p.id
 	err := x.each("SELECT "+jobColumns+" FROM "+jobTables+" WHERE d.gcs_path = ? ORDER BY r.id IS NULL, p.created_at DESC, p.id DESC LIMIT 1",
 		[]any{fresh.Object.URI()}, func(scan func(...any) error) (err error) {
 			r, err = x.scanJob(scan)
@@ -591,6 +592,7 @@ type turn struct {
 // waiting returns the next users who may have pending jobs, in the order of
 // their turns.
 func (c *claimer) waiting(after turn) (out []turn, err error) {
+	//fence:claim-turns ORDER BY turn, user_id => ORDER BY user_id
 	err = c.each("SELECT turn, user_id FROM rag_turns WHERE waiting = 1 AND (turn, user_id) > (?, ?) ORDER BY turn, user_id LIMIT 32", []any{after.at, after.user},
 		func(scan func(...any) error) error {
 			var t turn
@@ -604,9 +606,14 @@ func (c *claimer) waiting(after turn) (out []turn, err error) {
 // oldest returns the oldest due jobs of user, no more than the user may have.
 func (c *claimer) oldest(user string, want int) ([]string, error) {
 	free, err := c.free(user)
+	//fence:claim-room+claim-cap || free <= 0
 	if err != nil || free <= 0 {
 		return nil, err
 	}
+	//fence:claim-due AND not_before <= ? => AND (not_before <= ? OR not_before IS NOT NULL)
+	//fence:claim-due-user user_id = ? AND => (user_id = ? OR TRUE) AND
+	//fence:claim-oldest ORDER BY not_before, id => ORDER BY id DESC
+	//fence:claim-room-few+claim-cap min(free, want) => want
 	ids, err := c.ids("SELECT id FROM rag_jobs INDEXED BY rag_jobs_due_idx WHERE user_id = ? AND not_before <= ? ORDER BY not_before, id LIMIT ?",
 		user, c.now, min(free, want))
 	if err != nil || len(ids) > 0 {
@@ -630,6 +637,7 @@ func (c *claimer) take(id string) (bool, error) {
 	}
 	if t.TakesLease() {
 		free, err := c.free(user)
+		//fence:claim-cap || free <= 0
 		if err != nil || free <= 0 {
 			return false, err
 		}
@@ -639,7 +647,9 @@ func (c *claimer) take(id string) (bool, error) {
 		return false, err
 	}
 	if t.TakesLease() {
+		//fence:claim-counts
 		c.live[user]++
+		//fence:claim-served
 		if err := c.served(user); err != nil {
 			return false, err
 		}
@@ -666,6 +676,9 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 	err := d.write(ctx, "renew", func(x *tx) error {
 		for i, b := range beats {
 			out[i] = rag.ErrStale
+			//fence:renew-attempt AND attempt = ? => AND (attempt = ? OR TRUE)
+			//fence:renew-active AND lease_expires_at IS NOT NULL
+			//fence:renew-cancel out[i] = rag.ErrCancelRequested
 			if err := x.each(`UPDATE rag_jobs SET lease_expires_at = ?, confirmed_at = ?, progress_unit = ?, progress_done = ?, progress_total = ?
 				WHERE id = ? AND attempt = ? AND lease_expires_at IS NOT NULL RETURNING cancel_requested_at`,
 				[]any{x.now + lease.Microseconds(), x.now, b.Progress.Unit, b.Progress.Done, b.Progress.Total, b.JobID, b.Attempt},

@@ -127,6 +127,8 @@ func (d *DB) open(ctx context.Context) error {
 	// sleeps up to 100 ms between two looks, and loses the lock to whoever
 	// looks more often.
 	var err error
+	//fence:foreign-keys foreign_keys(1) => foreign_keys(0)
+	//fence:synchronous synchronous(FULL) => synchronous(OFF)
 	if d.writer, err = newPool(name+"?_pragma=busy_timeout(20)&_pragma=foreign_keys(1)&_pragma=synchronous(FULL)"+
 		"&_pragma=journal_size_limit(67108864)&_pragma=cache_size(-16384)", 1); err != nil {
 		return err

@@ -182,6 +182,7 @@ func (d *DB) read(ctx context.Context, what string, fn func(*tx) error) error {
 		return d.wrap(what, err)
 	}
 	defer d.readers.give(c)
+	//fence:snapshot "BEGIN" => "SELECT 1"
 	if _, err := c.exec(ctx, "BEGIN"); err != nil {
 		return d.wrap(what, err)
 	}
@@ -205,6 +206,7 @@ func (d *DB) write(ctx context.Context, what string, fn func(*tx) error) error {
 	if err := d.begin(ctx, c); err != nil {
 		return d.wrap(what, err)
 	}
+	//fence:write-goes-on context.WithoutCancel(ctx) => ctx
 	x := &tx{ctx: context.WithoutCancel(ctx), conn: c}
 	if err = x.get("SELECT "+clock, nil, &x.now); err == nil {
 		err = fn(x)
@@ -214,6 +216,7 @@ func (d *DB) write(ctx context.Context, what string, fn func(*tx) error) error {
 			return nil
 		}
 	}
+	//fence:rollback "ROLLBACK" => "COMMIT"
 	d.end(ctx, c, "ROLLBACK")
 	return d.wrap(what, err)
 }
@@ -221,6 +224,7 @@ func (d *DB) write(ctx context.Context, what string, fn func(*tx) error) error {
 // begin waits for the write lock of the file.
 func (d *DB) begin(ctx context.Context, c *conn) error {
 	return d.patiently(ctx, func() error {
+		//fence:begin-immediate IMMEDIATE
 		_, err := c.exec(context.WithoutCancel(ctx), "BEGIN IMMEDIATE")
 		return err
 	})
