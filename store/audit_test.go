@@ -45,7 +45,8 @@ func audited(t *testing.T, signals ...lifecycle.Signal) *store.AuditRow {
 	if lifecycle.Active(j.Stage) {
 		j.LeaseExpiresAt = now.Add(time.Minute)
 	}
-	r.Job = *j
+	j.NotBefore, j.Failure, j.Warnings = s.NotBefore, s.Failure, s.Warnings
+	r.Job, r.Now, r.DocumentJobs = *j, now, 1
 	r.PublicStage, r.OwnStage, r.PublicStatus = string(j.Stage), string(j.Stage), string(j.Status)
 	r.DocumentStatus = lifecycle.DocumentStatus(j.Stage, s.Searchable)
 	return r
@@ -70,6 +71,12 @@ func TestCheck(t *testing.T) {
 		{"done", done, nil, nil},
 		{"superseded", slices.Concat(done, []lifecycle.Signal{lifecycle.Supersede}), nil, nil},
 		{"the incumbent's", waiting, func(r *store.AuditRow) { r.Job.Legacy, r.Events = true, nil }, nil},
+		{"the incumbent's, read as another stage", waiting, func(r *store.AuditRow) { r.Job.Legacy, r.Events, r.Job.Stage = true, nil, rag.Completed }, []string{"legacy_reading"}},
+		{"two jobs of a document", waiting, func(r *store.AuditRow) { r.DocumentJobs = 2 }, []string{"one_job"}},
+		{"a lease without an end", active, func(r *store.AuditRow) { r.Job.LeaseExpiresAt = r.Now.Add(store.MaxLease + time.Second) }, []string{"lease_bounded"}},
+		{"another due time", waiting, func(r *store.AuditRow) { r.Job.NotBefore = r.Job.NotBefore.Add(time.Second) }, []string{"row_is_fold"}},
+		{"a failure that the log does not have", active, func(r *store.AuditRow) { r.Job.Failure = &rag.Failure{Code: "x"} }, []string{"row_is_fold"}},
+		{"a warning that the log does not have", done, func(r *store.AuditRow) { r.Job.Warnings = []rag.Warning{{Part: "x"}} }, []string{"row_is_fold"}},
 		{"the incumbent's, with a log", waiting, func(r *store.AuditRow) { r.Job.Legacy = true }, []string{"log_without_row"}},
 		{"no log", waiting, func(r *store.AuditRow) { r.Events = nil }, []string{"log_missing"}},
 		{"a hole in the log", done, func(r *store.AuditRow) { r.Events = slices.Delete(r.Events, 2, 3) }, []string{"log_illegal"}},
@@ -85,7 +92,7 @@ func TestCheck(t *testing.T) {
 		{"the status differs", done, func(r *store.AuditRow) { r.PublicStatus = "pending" }, []string{"status_of_stage"}},
 		{"the document's status differs", done, func(r *store.AuditRow) { r.DocumentStatus = "processing" }, []string{"document_status"}},
 		{"active without a lease", active, func(r *store.AuditRow) { r.Job.LeaseExpiresAt = time.Time{} }, []string{"lease_iff_active"}},
-		{"a lease on what waits", waiting, func(r *store.AuditRow) { r.Job.LeaseExpiresAt = time.Now() }, []string{"lease_iff_active"}},
+		{"a lease on what waits", waiting, func(r *store.AuditRow) { r.Job.LeaseExpiresAt = r.Now }, []string{"lease_iff_active"}},
 		{"completed but not searchable", done, func(r *store.AuditRow) { r.Searchable = false }, []string{"completed_iff_searchable"}},
 		{"searchable but never completed", active, func(r *store.AuditRow) { r.Searchable = true }, []string{"completed_iff_searchable"}},
 		{"chunks of what never completed", active, func(r *store.AuditRow) { r.Chunks = 1 }, []string{"completed_iff_searchable"}},

@@ -50,6 +50,7 @@ type lab struct {
 	tree    *tree
 	dir     string              // of its files
 	deps    map[string][]string // directories of the module that the tests of a package depend on
+	rapid   map[string]bool     // packages whose tests check properties, with its flags
 	module  string
 	broken  map[string]string // what the compiler says, by mutant
 	try     string            // pattern of the tests among which a killer is looked for
@@ -82,7 +83,7 @@ func (l *lab) packages(ctx context.Context) error {
 	if out, err = goCommand(ctx, l.tree.root, "list", "-test", "-json=ImportPath,ForTest,Deps", "./..."); err != nil {
 		return err
 	}
-	l.deps = map[string][]string{}
+	l.deps, l.rapid = map[string][]string{}, map[string]bool{}
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p struct {
 			ImportPath, ForTest string
@@ -95,6 +96,7 @@ func (l *lab) packages(ctx context.Context) error {
 		}
 		pkg, ok := strings.CutSuffix(p.ImportPath, ".test")
 		if pkg, ours := l.local(pkg); ok && ours {
+			l.rapid[pkg] = slices.Contains(p.Deps, "pgregory.net/rapid")
 			for _, dep := range p.Deps {
 				dep, _, _ = strings.Cut(dep, " ") // "p [q.test]" is p as the tests of q see it
 				if dep, ours := l.local(dep); ours {
@@ -185,6 +187,9 @@ func (l *lab) run(ctx context.Context, id, pkg, pattern string, limit time.Durat
 	ctx, cancel := context.WithTimeout(ctx, limit+10*time.Second)
 	defer cancel()
 	args := append([]string{"-test.run", pattern, "-test.v", "-test.count=1", "-test.timeout", limit.String()}, more...)
+	if l.rapid[pkg] {
+		args = append(args, "-rapid.nofailfile") // what a mutant fails on says nothing of the program
+	}
 	c := exec.CommandContext(ctx, l.binary(pkg), args...)
 	c.Dir = filepath.Join(l.tree.root, filepath.FromSlash(pkg))
 	c.Env = append(os.Environ(), variable+"="+id)
@@ -236,7 +241,7 @@ func (o outcome) failures() (out []string) {
 // order is in which packages a killer is looked for after the mutant's own. They
 // are those whose tests are fast: a rule that all databases share must be tested
 // where it costs nothing.
-var order = []string{"lifecycle", "store", "store/memory", "runner", "pipeline", "proof/explore"}
+var order = []string{"lifecycle", "store", "store/memory", "pipeline", "runner", "proof/explore"}
 
 // candidates returns the packages whose tests may kill m.
 func (l *lab) candidates(m *mutant) (out []string) {
