@@ -46,7 +46,7 @@ func CheckEvent() string {
 	return strings.Join([]string{
 		//fence:check-first (seq = 1) = (signal = '" + string(Enqueue) + "') => TRUE
 		"(seq = 1) = (signal = '" + string(Enqueue) + "')",
-		//fence:check-chain (seq = 1) = (prev_seq IS NULL) => TRUE
+		//fence:check-chain+store/sqlite.rag_job_events.check-2 (seq = 1) = (prev_seq IS NULL) => TRUE
 		"(seq = 1) = (prev_seq IS NULL)",
 		//fence:check-gap (seq = 1 OR prev_seq = seq - 1) => TRUE
 		"(seq = 1 OR prev_seq = seq - 1)",

@@ -233,18 +233,23 @@ func Moves(ts ...lifecycle.Transition) []Write {
 func (w Write) Check() error {
 	t, r := w.Transition, w.Result
 	switch {
+	//fence:write-zero
 	case !t.Valid():
 		return rag.Permanent(errors.New("apply: the zero transition"))
+	//fence:write-stored (t.On() == lifecycle.Stored) != (r != nil) => false
 	case (t.On() == lifecycle.Stored) != (r != nil):
 		return rag.Permanent(fmt.Errorf("apply: job %s: %s, result: %v; only what is stored has a result", t.Job(), t.On(), r != nil))
 	case r == nil:
 		return nil
+	//fence:write-number
 	case t.Detail().Chunks == nil || *t.Detail().Chunks != len(r.Chunks):
 		return rag.Permanent(fmt.Errorf("apply: job %s: %d chunks are not the number recorded", t.Job(), len(r.Chunks)))
+	//fence:write-vectors
 	case len(r.Vectors) != len(r.Chunks):
 		return rag.Permanent(fmt.Errorf("apply: job %s: %d vectors for %d chunks", t.Job(), len(r.Vectors), len(r.Chunks)))
 	}
 	for i, v := range r.Vectors {
+		//fence:write-dims
 		if len(v) != r.Space.Dims {
 			return rag.Permanent(fmt.Errorf("apply: job %s: the vector of chunk %d has %d dimensions, want %d of %s", t.Job(), i, len(v), r.Space.Dims, r.Space))
 		}

@@ -362,6 +362,7 @@ func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) (
 		}
 		n := len(r.events)
 		out[i] = d.apply(r, w.Transition, lease)
+		//fence:finish-once && len(r.events) > n => && n >= 0
 		if w.Result != nil && len(r.events) > n {
 			r.replace(w.Result, out[i].Event)
 		}

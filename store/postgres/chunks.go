@@ -84,10 +84,12 @@ func (d *DB) finishGroup(ctx context.Context, ws []store.Write, lease time.Durat
 		}
 		var fresh []store.Write // completed by this transaction
 		for i, w := range ws {
+			//fence:finish-group-made ok && w.Result != nil => w.Result != nil || ok && false
 			if _, ok := done[i]; ok && w.Result != nil {
 				fresh = append(fresh, w)
 			}
 		}
+		//fence:finish-group-whole return => tx.Exec(ctx, "COMMIT"); tx.Exec(ctx, "BEGIN"); return
 		return replace(ctx, tx, fresh)
 	})
 	if err != nil {
@@ -116,6 +118,8 @@ func (d *DB) finish(ctx context.Context, w store.Write) ([]store.Applied, error)
 			return err
 		}
 		var err error
+		//fence:finish-whole if out, _, err => tx.Exec(ctx, "COMMIT"); tx.Exec(ctx, "BEGIN"); if out, _, err
+		//fence:finish-refused return errRefused => return nil
 		if out, _, err = moveAll(ctx, tx, []store.Write{w}, 0); err == nil && out[0].Err != nil {
 			return errRefused
 		}

@@ -74,8 +74,9 @@ func (c *crowd) claimAll() {
 }
 
 // next returns the transitions that a signal makes of jobs as they stand.
-func (c *crowd) next(on lifecycle.Signal, jobs ...*rag.Job) (ts []lifecycle.Transition) {
+func (c *crowd) next(on lifecycle.Signal, jobs ...*rag.Job) []store.Write {
 	c.Helper()
+	var ts []lifecycle.Transition
 	for _, j := range jobs {
 		now, err := c.d.Job(c.Context(), j.ID)
 		if err != nil {
@@ -87,7 +88,7 @@ func (c *crowd) next(on lifecycle.Signal, jobs ...*rag.Job) (ts []lifecycle.Tran
 		}
 		ts = append(ts, t)
 	}
-	return ts
+	return store.Moves(ts...)
 }
 
 // Rows that a transaction may lock.
@@ -192,7 +193,7 @@ func TestLockOrder(t *testing.T) {
 		write func(c *crowd) error
 	}{
 		{"Apply", documentRow, true, func(c *crowd) error {
-			out, err := moveAll(c.Context(), c.d.pool, c.next(lifecycle.Downloaded, c.jobs...), storetest.Lease)
+			out, _, err := moveAll(c.Context(), c.d.pool, c.next(lifecycle.Downloaded, c.jobs...), storetest.Lease)
 			for _, a := range out {
 				err = errors.Join(err, a.Err)
 			}
@@ -255,12 +256,12 @@ func TestLateMove(t *testing.T) {
 	c.claimAll()
 	late := c.next(lifecycle.Downloaded, c.jobs...)
 	tx := c.hold("SELECT")
-	if out, err := moveAll(t.Context(), tx, c.next(lifecycle.Fail, c.jobs...), storetest.Lease); err != nil || out[0].Err != nil {
+	if out, _, err := moveAll(t.Context(), tx, c.next(lifecycle.Fail, c.jobs...), storetest.Lease); err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
 	var out []store.Applied
 	var err error
-	waited, end := c.waits(func() { out, err = moveAll(t.Context(), c.d.pool, late, storetest.Lease) })
+	waited, end := c.waits(func() { out, _, err = moveAll(t.Context(), c.d.pool, late, storetest.Lease) })
 	c.commit(tx)
 	end()
 	if !waited || err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
@@ -274,7 +275,7 @@ func TestLateRenew(t *testing.T) {
 	c := newCrowd(t, 1)
 	c.claimAll()
 	tx := c.hold("SELECT")
-	if out, err := moveAll(t.Context(), tx, c.next(lifecycle.Fail, c.jobs...), storetest.Lease); err != nil || out[0].Err != nil {
+	if out, _, err := moveAll(t.Context(), tx, c.next(lifecycle.Fail, c.jobs...), storetest.Lease); err != nil || out[0].Err != nil {
 		t.Fatal(out, err)
 	}
 	var errs []error
@@ -427,17 +428,5 @@ func TestForgedRows(t *testing.T) {
 		if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code[:2] != "23" {
 			t.Errorf("%s: %v, want a refused constraint", tt.name, err)
 		}
-	}
-}
-
-// TestStoredNeedsANumber checks that nothing is completed without the number of
-// its chunks.
-func TestStoredNeedsANumber(t *testing.T) {
-	tr, err := lifecycle.Next(&rag.Job{ID: uuid.NewString(), Stage: rag.Storing}, lifecycle.Stored, lifecycle.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := newMove(0, tr); !rag.IsPermanent(err) {
-		t.Errorf("stored without a number of chunks: %v, want a permanent error", err)
 	}
 }

@@ -22,6 +22,31 @@ import (
 // The document's row is locked first and in order of the document's ID, by this
 // and by every other statement that writes here, so that they cannot wait for
 // each other in a circle.
+//
+//fence:move-stage l.stage = run.from_stage => TRUE
+//fence:move-attempt AND l.attempt = run.attempt
+//fence:move-generation AND l.generation = run.generation
+//fence:move-expired AND NOT (run.expired AND l.lease_expires_at > clock_timestamp())
+//fence:move-cancel AND NOT (run.refused AND l.cancel_requested_at IS NOT NULL)
+//fence:move-repeated AND NOT EXISTS (SELECT FROM known WHERE known.ord = run.ord)
+//fence:move-order ORDER BY d.id
+//fence:move-lock-document FOR NO KEY UPDATE OF d
+//fence:move-lock-job FOR NO KEY UPDATE OF j
+//fence:move-request-lease WHEN go.request THEN j.lease_expires_at
+//fence:move-lease WHEN go.takes OR go.keeps THEN => WHEN go.takes THEN
+//fence:move-lease-ends WHEN go.takes OR go.keeps THEN => ELSE
+//fence:move-request-at WHEN go.request THEN go.at WHEN NOT go.clears => WHEN NOT go.clears
+//fence:move-request-stays WHEN NOT go.clears THEN j.cancel_requested_at
+//fence:move-request-ends WHEN NOT go.clears THEN => ELSE
+//fence:move-request-silent CASE WHEN go.request THEN j.confirmed_at ELSE go.at END => go.at
+//fence:move-searchable run.stored OR EXISTS (SELECT FROM rag.documents s WHERE s.document_id = l.doc) => run.stored
+//fence:move-chunks CASE WHEN go.stored THEN go.chunks ELSE d.chunk_count END => go.chunks
+//fence:exempt WHERE s.document_id = l.doc -- which row; the whole look is a fence above
+//fence:exempt WHERE j.job_id IN (SELECT job FROM run) -- which rows
+//fence:exempt FROM go WHERE j.job_id = go.job -- which row
+//fence:exempt FROM go WHERE p.id = go.job -- which row
+//fence:exempt FROM go WHERE d.id = go.doc -- which row
+//fence:exempt JOIN rag.job_events e ON e.id = step.id -- which row
 const moveSQL = `
 WITH run AS MATERIALIZED (
 	SELECT * FROM unnest(
@@ -103,6 +128,10 @@ type run struct {
 // extends reports whether t may be made in one run with those before it, the
 // last of which is r.to.
 func (r *run) extends(t lifecycle.Transition) bool {
+	//fence:run-from r.to.To() == t.From() &&
+	//fence:run-attempt r.from.Attempt() == t.Attempt() && r.to.NewAttempt() == t.NewAttempt() && t.Attempt() == t.NewAttempt() &&
+	//fence:run-generation r.from.Generation() == t.Generation() && r.to.NewGeneration() == t.NewGeneration() && t.Generation() == t.NewGeneration() &&
+	//fence:run-cancel r.from.RefusedByCancel() && t.RefusedByCancel() &&
 	return r.to.Job() == t.Job() &&
 		r.to.To() == t.From() &&
 		r.from.Attempt() == t.Attempt() && r.to.NewAttempt() == t.NewAttempt() && t.Attempt() == t.NewAttempt() &&
@@ -300,6 +329,7 @@ func moveAll(ctx context.Context, q querier, ws []store.Write, lease time.Durati
 		return nil, nil, edge("move", err)
 	}
 	out, again, err := outcomes(ctx, q, ws, done)
+	//fence:run-again err != nil || len(again) == 0 => true
 	if err != nil || len(again) == 0 {
 		return out, done, err
 	}
@@ -379,10 +409,14 @@ func outcomes(ctx context.Context, q querier, ws []store.Write, done map[int]mad
 		}
 		s := found[t.ID()]
 		switch {
+		//fence:why-known
 		case s.event != nil:
 			out[i].Event, known[t.Job()] = logged(t, *s.event), true
 		case known[t.Job()]:
 			again = append(again, i)
+		//fence:why-stage && s.stage == t.From()
+		//fence:why-attempt && s.attempt == t.Attempt()
+		//fence:why-generation && s.generation == t.Generation()
 		case s.cancel && t.RefusedByCancel() && s.stage == t.From() && s.attempt == t.Attempt() && s.generation == t.Generation():
 			out[i].Err = rag.ErrCancelRequested
 		default:

@@ -163,6 +163,7 @@ func (x *tx) move(r *row, t lifecycle.Transition, lease time.Duration) (store.Ap
 // writer of a stage: they write the event, our row and the rows that the
 // incumbent's callers read.
 func (x *tx) step(r *row, t lifecycle.Transition, lease time.Duration) (store.Applied, error) {
+	//fence:move-repeated || e.Seq > 0
 	if e, err := x.event(t.ID()); err != nil || e.Seq > 0 {
 		return store.Applied{Event: e}, err // it is made already
 	}
@@ -171,9 +172,14 @@ func (x *tx) step(r *row, t lifecycle.Transition, lease time.Duration) (store.Ap
 		j.Stage = lifecycle.None // as far as our log knows
 	}
 	switch {
+	//fence:move-stage j.Stage != t.From() ||
+	//fence:move-attempt j.Attempt != t.Attempt() ||
+	//fence:move-generation || j.Generation != t.Generation() && t.On() != lifecycle.Enqueue
+	//fence:move-expired t.NeedsExpired() && j.LeaseExpiresAt.After(now) => false
 	case j.Stage != t.From() || j.Attempt != t.Attempt() || j.Generation != t.Generation() && t.On() != lifecycle.Enqueue,
 		t.NeedsExpired() && j.LeaseExpiresAt.After(now):
 		return store.Applied{Err: rag.ErrStale}, nil
+	//fence:move-cancel
 	case t.RefusedByCancel() && !j.CancelRequestedAt.IsZero():
 		return store.Applied{Err: rag.ErrCancelRequested}, nil
 	}
@@ -190,6 +196,7 @@ func (x *tx) step(r *row, t lifecycle.Transition, lease time.Duration) (store.Ap
 	j.Seq, j.Stage, j.Attempt, j.Generation, j.Fingerprint = e.Seq, t.To(), t.NewAttempt(), t.NewGeneration(), t.NewFingerprint()
 	j.AttemptLimit, j.Status = t.Limit(), t.Status()
 	j.CancelRequestedAt, j.NotBefore, j.Failure, j.Warnings, j.ChunkCount = s.CancelRequestedAt, s.NotBefore, s.Failure, s.Warnings, s.Chunks
+	//fence:move-request-silent t.On() != lifecycle.RequestCancel => true
 	if t.On() != lifecycle.RequestCancel {
 		j.Progress, j.ConfirmedAt = rag.Progress{}, now
 		switch {
@@ -198,9 +205,11 @@ func (x *tx) step(r *row, t lifecycle.Transition, lease time.Duration) (store.Ap
 			if j.StartedAt.IsZero() {
 				j.StartedAt = now
 			}
+		//fence:move-lease
 		case t.KeepsLease():
 			j.LeaseExpiresAt = now.Add(lease)
 		default:
+			//fence:move-lease-ends
 			j.LeaseExpiresAt = time.Time{}
 		}
 	}
@@ -278,6 +287,7 @@ func (x *tx) log(j *rag.Job, e rag.Event) error {
 			return err
 		}
 	} else {
+		//fence:log-chain prevSeq, prevAttempt, prevGeneration = j.Seq, j.Attempt, j.Generation => prevSeq, prevAttempt, prevGeneration = e.Seq-1, e.Attempt, e.Generation
 		prevSeq, prevAttempt, prevGeneration = j.Seq, j.Attempt, j.Generation
 	}
 	detail, err := json.Marshal(e.Detail)
@@ -486,6 +496,8 @@ type claimer struct {
 }
 
 // free returns how many more leases user may have.
+//
+//fence:claim-live lease_expires_at > ? => (lease_expires_at > ? OR TRUE)
 func (c *claimer) free(user string) (int, error) {
 	n, ok := c.live[user]
 	if !ok {
@@ -512,6 +524,8 @@ func (x *tx) ids(q string, args ...any) (out []string, err error) {
 func (c *claimer) lost() error {
 	const page = 64
 	for skip := 0; len(c.out) < c.N; {
+		//fence:claim-lost+move-expired WHERE lease_expires_at <= ? => WHERE (lease_expires_at <= ? OR lease_expires_at IS NOT NULL)
+		//fence:claim-lost-order ORDER BY lease_expires_at, id => ORDER BY id DESC
 		ids, err := c.ids("SELECT id FROM rag_jobs INDEXED BY rag_jobs_lease_idx WHERE lease_expires_at <= ? ORDER BY lease_expires_at, id LIMIT ? OFFSET ?", c.now, page, skip)
 		if err != nil {
 			return err
@@ -739,6 +753,8 @@ func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) (
 			if out[i], err = x.step(r, w.Transition, lease); err != nil {
 				return err
 			}
+			//fence:apply-once r.job.Seq > seq => true
+			//fence:apply-whole if err := x.replace => x.exec("COMMIT"); x.exec("BEGIN IMMEDIATE"); if err := x.replace
 			if w.Result != nil && r.job.Seq > seq { // made, and not before
 				if err := x.replace(&r.job, w.Result, ready[i]); err != nil {
 					return err
