@@ -111,7 +111,7 @@ func (i *index) sync(x *tx, user string, anew bool) (searchable, bool, error) {
 	if anew {
 		i.users, i.sets, i.chunks = map[string][]*set{}, map[int64]*set{}, 0
 	}
-	//fence:index-removes
+	//fence:index-removes i.remove(removed) => _ = removed
 	i.remove(removed)
 	for _, s := range added {
 		i.users[s.user] = append(i.users[s.user], s)

@@ -620,7 +620,7 @@ func (c *claimer) waiting(after turn) (out []turn, err error) {
 // oldest returns the oldest due jobs of user, no more than the user may have.
 func (c *claimer) oldest(user string, want int) ([]string, error) {
 	free, err := c.free(user)
-	//fence:claim-room+claim-cap || free <= 0
+	//fence:claim-room+claim-cap free <= 0 => free < -999
 	if err != nil || free <= 0 {
 		return nil, err
 	}
@@ -651,7 +651,7 @@ func (c *claimer) take(id string) (bool, error) {
 	}
 	if t.TakesLease() {
 		free, err := c.free(user)
-		//fence:claim-cap || free <= 0
+		//fence:claim-cap free <= 0 => free < -999
 		if err != nil || free <= 0 {
 			return false, err
 		}
@@ -753,7 +753,7 @@ func (d *DB) Apply(ctx context.Context, ws []store.Write, lease time.Duration) (
 			if out[i], err = x.step(r, w.Transition, lease); err != nil {
 				return err
 			}
-			//fence:apply-once r.job.Seq > seq => true
+			//fence:apply-once r.job.Seq > seq => seq >= 0
 			//fence:apply-whole if err := x.replace => x.exec("COMMIT"); x.exec("BEGIN IMMEDIATE"); if err := x.replace
 			if w.Result != nil && r.job.Seq > seq { // made, and not before
 				if err := x.replace(&r.job, w.Result, ready[i]); err != nil {

@@ -82,6 +82,7 @@ CREATE TABLE rag_jobs (
 	bucket              TEXT NOT NULL,
 	name                TEXT NOT NULL,
 	created_at          INTEGER NOT NULL, -- of the document
+	-- fence:stages+store/sqlite.rag_jobs.foreignkey(id,seq,stage,attempt,generation) CHECK ({{check "stage"}})
 	stage               TEXT NOT NULL CHECK ({{check "stage"}}),
 	seq                 INTEGER NOT NULL,
 	attempt             INTEGER NOT NULL,
@@ -104,6 +105,11 @@ CREATE TABLE rag_jobs (
 	FOREIGN KEY (id, seq, stage, attempt, generation)
 		REFERENCES rag_job_events (job_id, seq, to_stage, attempt, generation) DEFERRABLE INITIALLY DEFERRED
 ) WITHOUT ROWID;
+CREATE TRIGGER rag_jobs_no_delete BEFORE DELETE ON rag_jobs
+WHEN EXISTS (SELECT 1 FROM document_processing_jobs WHERE id = OLD.id) AND EXISTS (SELECT 1 FROM documents WHERE id = OLD.document_id)
+BEGIN
+	SELECT raise(ABORT, 'the log of a job goes only with its document');
+END;
 CREATE INDEX rag_jobs_due_idx ON rag_jobs (user_id, not_before, id) WHERE not_before IS NOT NULL;
 CREATE INDEX rag_jobs_first_due_idx ON rag_jobs (not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX rag_jobs_lease_idx ON rag_jobs (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
@@ -239,6 +245,7 @@ CREATE TABLE rag_cache (
 );
 CREATE INDEX rag_cache_used_at_idx ON rag_cache (used_at, size);
 CREATE TABLE rag_cache_size (
+	-- fence:exempt CHECK (one = 1) -- its one row is written below and by nothing else
 	one   INTEGER PRIMARY KEY CHECK (one = 1),
 	bytes INTEGER NOT NULL
 );

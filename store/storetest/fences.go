@@ -246,3 +246,21 @@ func testRenewFences(t *testing.T, w *world) {
 		t.Errorf("a job that has ended has a lease until %v", got.LeaseExpiresAt)
 	}
 }
+
+// testLegacyListed checks that the incumbent's rows are found by the stage that
+// they are read as, and counted.
+func testLegacyListed(t *testing.T, w *world) {
+	if w.Legacy == nil {
+		t.Skip("the driver keeps no rows of the incumbent's")
+	}
+	done := w.Legacy(rag.Object{Scheme: "gs", Bucket: "b", Name: Alice + "/done.txt"}, "completed", "processed", "pending")
+	w.Legacy(rag.Object{Scheme: "gs", Bucket: "b", Name: Alice + "/failed.txt"}, "error", "error", "pending")
+	js, err := w.Driver.Jobs(t.Context(), store.JobFilter{Stages: []rag.Stage{rag.Completed}})
+	if err != nil || len(js) != 1 || js[0].ID != done {
+		t.Errorf("completed: %+v, %v; want the one of the incumbent's", js, err)
+	}
+	s, err := w.Driver.Stats(t.Context())
+	if err != nil || s.ByStage[rag.Completed] != 1 || s.ByStage[rag.Failed] != 1 {
+		t.Errorf("Stats = %+v, %v; want one completed and one failed", s, err)
+	}
+}

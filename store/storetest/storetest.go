@@ -107,6 +107,7 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"HostileQueries", testHostileQueries},
 		{"Cache", testCache},
 		{"Legacy", testLegacy},
+		{"LegacyListed", testLegacyListed},
 		{"LegacyAdopted", testLegacyAdopted},
 		{"OtherProcess", testOtherProcess},
 		{"Damage", testDamage},
