@@ -124,6 +124,7 @@ func Walk(ctx context.Context, a *store.Attempt, work Stages) error {
 // download copies the bytes into dir and returns the copy's path and SHA-256.
 func (p *Pipeline) download(ctx context.Context, a *store.Attempt, dir string) (path string, hash [32]byte, err error) {
 	j := a.Job()
+	//fence:generation j.Generation => 0
 	b, err := p.Source.Open(ctx, j.Object, j.Generation)
 	if err != nil {
 		return "", hash, fmt.Errorf("open %s: %w", j.Object.URI(), err)
@@ -133,6 +134,7 @@ func (p *Pipeline) download(ctx context.Context, a *store.Attempt, dir string) (
 	if limit == 0 {
 		limit = 1 << 30
 	}
+	//fence:size-told
 	if b.Size > limit {
 		return "", hash, tooLarge(limit)
 	}
@@ -146,9 +148,11 @@ func (p *Pipeline) download(ctx context.Context, a *store.Attempt, dir string) (
 	if _, err := io.Copy(io.MultiWriter(f, sum), r); err != nil {
 		return "", hash, fmt.Errorf("read %s: %w", j.Object.URI(), err)
 	}
+	//fence:size-read
 	if r.n > limit {
 		return "", hash, tooLarge(limit)
 	}
+	//fence:bytes-check
 	if b.Check != nil {
 		if err := b.Check(); err != nil {
 			return "", hash, err
@@ -189,6 +193,7 @@ const parsed = "parsed"
 // attempt parsed the same bytes under a name with the same extension.
 func (p *Pipeline) parse(ctx context.Context, a *store.Attempt, path string, hash [32]byte) (*rag.Document, error) {
 	name := a.Job().Filename
+	//fence:cache-key hash)) => [32]byte{}))
 	key := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%x", parse.Version, filepath.Ext(name), hash))
 	if data := p.get(ctx, parsed, [][32]byte{key})[key]; data != nil {
 		doc, err := decodeDocument(data)
@@ -255,6 +260,7 @@ const batch = 32
 // that has no vector.
 func (p *Pipeline) embed(ctx context.Context, a *store.Attempt, chunks []rag.Chunk) ([]rag.Vector, error) {
 	space := p.Embedder.Space()
+	//fence:cache-space + space.String()
 	kind := "embedded " + space.String()
 	vectors := make([]rag.Vector, len(chunks))
 	keys := make([][32]byte, len(chunks))
@@ -265,6 +271,7 @@ func (p *Pipeline) embed(ctx context.Context, a *store.Attempt, chunks []rag.Chu
 	var where []int
 	known := p.get(ctx, kind, keys)
 	for i, k := range keys {
+		//fence:cache-dims len(v) == space.Dims => len(v) > 0
 		if v := decodeVector(known[k]); len(v) == space.Dims {
 			vectors[i] = v
 			continue

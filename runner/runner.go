@@ -141,6 +141,7 @@ func (r *Runner) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		for look && free > 0 && ctx.Err() == nil {
 			r.begin(&r.claims)
+			//fence:current
 			if err := r.current(work); err != nil {
 				r.end(&r.claims, err)
 				look = false
@@ -220,6 +221,7 @@ func (r *Runner) idle(ctx context.Context) bool {
 		return false
 	}
 	for stage, n := range s.ByStage {
+		//fence:idle
 		if n > 0 && !lifecycle.Ended(stage) {
 			return false
 		}
@@ -264,6 +266,7 @@ func (r *Runner) current(ctx context.Context) error {
 	var old []*store.Attempt
 	r.mu.Lock()
 	for _, a := range r.held {
+		//fence:current-half r.Store.Leases()/2 => 2*r.Store.Leases()
 		if time.Since(a.Confirmed()) > r.Store.Leases()/2 {
 			old = append(old, a)
 		}
@@ -323,6 +326,7 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
+		//fence:held r.held[j.ID] == a => true
 		if r.held[j.ID] == a { // a newer attempt at the same job may be here by now
 			delete(r.held, j.ID)
 		}
@@ -339,6 +343,7 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 	}()
 	select {
 	case <-gone:
+	//fence:lost-stops
 	case <-a.Lost():
 		cancel(a.Err())
 	case <-work.Done():
@@ -349,6 +354,7 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 	select {
 	case <-gone:
 		err = result
+	//fence:patience
 	case <-late.C:
 		err = context.Cause(ctx)
 		log.Warn("the work was told to stop and goes on; it is left to itself, and its place stays taken until it returns", "cause", err)
@@ -357,24 +363,31 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 
 	// What is left to write must be written even while the worker shuts down,
 	// but not for longer than the lease, after which others see to the job.
+	//fence:last-outlives context.WithoutCancel(work) => work
+	//fence:last-bounded r.Store.Leases() => 1000*r.Store.Leases()
 	last, end := context.WithTimeout(context.WithoutCancel(work), r.Store.Leases())
 	defer end()
 	switch lost := a.Err(); {
 	case err == nil:
 		return gone
+	//fence:lost-stale
 	case errors.Is(lost, rag.ErrStale):
 		log.Warn("left: the job moved on without this worker", "stage", stage)
 		return gone
+	//fence:lost-cancel
 	case errors.Is(lost, rag.ErrCancelRequested):
 		err = a.AcknowledgeCancel(last)
+	//fence:lost-refused
 	case lost != nil:
 		log.Error("left: the database refused a stage write", "stage", stage, "err", lost)
 		return gone
+	//fence:shutdown-releases
 	case errors.Is(context.Cause(work), errShutdown):
 		err = a.Release(last)
 	default:
 		err = r.giveUp(last, a, stage, err, log)
 	}
+	//fence:late-cancel
 	if errors.Is(err, rag.ErrCancelRequested) { // asked for in the meantime
 		err = a.AcknowledgeCancel(last)
 	}
@@ -387,6 +400,7 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 // do calls r.Do and turns a panic into an error.
 func (r *Runner) do(ctx context.Context, a *store.Attempt) (err error) {
 	defer func() {
+		//fence:recover p := recover(); p != nil => p := error(nil); p != nil
 		if p := recover(); p != nil {
 			err = &panicError{p}
 			r.Log.Error("panic", "job_id", a.Job().ID, "panic", p, "stack", stack())
@@ -398,6 +412,8 @@ func (r *Runner) do(ctx context.Context, a *store.Attempt) (err error) {
 // giveUp records a failed attempt: the job is tried again, or it has failed.
 func (r *Runner) giveUp(ctx context.Context, a *store.Attempt, stage rag.Stage, cause error, log *slog.Logger) error {
 	j := a.Job()
+	//fence:final-permanent rag.IsPermanent(cause) ||
+	//fence:final-limit || j.Attempt >= j.AttemptLimit
 	final := rag.IsPermanent(cause) || j.Attempt >= j.AttemptLimit
 	f := rag.FailureOf(cause, stage, final)
 	if final {

@@ -91,6 +91,7 @@ func (s *Server) jobFilter(r *http.Request) (store.JobFilter, error) {
 	if err != nil {
 		return store.JobFilter{}, err
 	}
+	//fence:jobs-user UserID: user, => UserID: user[:0],
 	f := store.JobFilter{UserID: user, Name: strings.ToValidUTF8(q.Get("name"), "")}
 	if f.Stages, err = oneOf("stage", list(q, "stage"), lifecycle.Stages()...); err != nil {
 		return f, err
@@ -207,6 +208,7 @@ func (s *Server) getDocuments(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	//fence:documents-user UserID: user, => UserID: user[:0],
 	f := store.DocumentFilter{UserID: user, Name: strings.ToValidUTF8(r.URL.Query().Get("name"), "")}
 	limit, err := number(r, "limit", 50, 1, 500)
 	if err != nil {

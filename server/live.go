@@ -117,6 +117,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, f feed) error {
 			due = false
 		case <-poll.C:
 		}
+		//fence:live-stale out.event("stale", map[string]time.Time{"since": out.since})
 		if err := s.look(ctx, f, out); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -218,6 +219,7 @@ type viewer struct {
 func (v *viewer) job(id string, data []byte) {
 	sum := sha256.Sum256(data)
 	old, known := v.told[id]
+	//fence:live-told
 	if known && old == sum {
 		return
 	}
@@ -270,5 +272,7 @@ func (v *viewer) flush() error {
 
 // concerns reports whether h may be about a job of f.
 func (f feed) concerns(h event.Hint) bool {
+	//fence:hint-user h.UserID == "" || h.UserID == f.user => true
+	//fence:hint-job && (h.JobID == "" || f.id == "" || h.JobID == f.id)
 	return (h.UserID == "" || h.UserID == f.user) && (h.JobID == "" || f.id == "" || h.JobID == f.id)
 }

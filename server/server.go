@@ -316,6 +316,7 @@ func (s *Server) job(r *http.Request) (*rag.Job, error) {
 
 func (s *Server) jobOf(ctx context.Context, user, id string) (*rag.Job, error) {
 	j, err := s.Store.Job(ctx, id)
+	//fence:job-user
 	if err == nil && j.UserID != user {
 		err = fmt.Errorf("job %s: %w", id, rag.ErrNotFound)
 	}
@@ -332,6 +333,7 @@ func (s *Server) document(r *http.Request) (*store.Document, error) {
 	if err != nil {
 		return nil, err
 	}
+	//fence:document-user UserID: user, => UserID: user[:0],
 	docs, err := s.Store.Documents(r.Context(), store.DocumentFilter{UserID: user, IDs: []string{id}, Limit: 1})
 	if err != nil {
 		return nil, err

@@ -83,6 +83,8 @@ func (a *Attempt) lose(err error) {
 
 // losing does what lose does, with a.mu held.
 func (a *Attempt) losing(err error) {
+	//fence:lose-first a.err != nil ||
+	//fence:lose-answering || a.answering && errors.Is(err, rag.ErrCancelRequested)
 	if a.err != nil || a.answering && errors.Is(err, rag.ErrCancelRequested) {
 		return
 	}
@@ -135,6 +137,7 @@ func (a *Attempt) Advance(ctx context.Context, on lifecycle.Signal) error {
 // is lost, [Attempt.Lost] tells.
 func (a *Attempt) Proceed(ctx context.Context, on lifecycle.Signal) error {
 	if err := a.soon(ctx, func() bool {
+		//fence:proceed-behind || time.Since(a.queue[0].since) < a.store.opt.StageWait => || true
 		return len(a.queue) == 0 || time.Since(a.queue[0].since) < a.store.opt.StageWait
 	}); err != nil {
 		return err
@@ -179,6 +182,7 @@ func (a *Attempt) enqueue(on lifecycle.Signal) error {
 		defer a.mu.Unlock()
 		return a.err
 	}
+	//fence:enqueue-left
 	if a.left {
 		a.mu.Unlock()
 		return rag.ErrStale
@@ -224,6 +228,7 @@ func (a *Attempt) take(room int) (b batch, fits bool) {
 	switch {
 	case len(a.queue) == 0:
 		a.scheduled = false
+	//fence:take-room
 	case b.alone == nil && b.chunks > room:
 		return b, false
 	default:
@@ -268,11 +273,15 @@ func (a *Attempt) land(qs []*queued, sent time.Time, out []Applied, err error) {
 	switch {
 	case failed == nil:
 		a.backoff = 0
+	//fence:land-refused
 	case rag.IsPermanent(err) && failed.last:
 		// What the database refuses for good leaves the hold as it is: the job
 		// can still be failed.
 		failed.ended, failed.err = true, err
 		a.queue = slices.DeleteFunc(a.queue, func(q *queued) bool { return q == failed })
+	//fence:land-stale errors.Is(err, rag.ErrStale),
+	//fence:land-cancel errors.Is(err, rag.ErrCancelRequested),
+	//fence:land-permanent , rag.IsPermanent(err)
 	case errors.Is(err, rag.ErrStale), errors.Is(err, rag.ErrCancelRequested), rag.IsPermanent(err):
 		failed.ended, failed.err = true, err
 		a.losing(err)
@@ -309,6 +318,7 @@ func (a *Attempt) confirm(q *queued, e rag.Event, sent time.Time) rag.Job {
 	}
 	c := &a.confirmed
 	c.Stage, c.Status, c.Seq, c.ConfirmedAt = t.To(), t.Status(), e.Seq, e.At
+	//fence:confirm-sent a.beatenAt = sent => a.beatenAt = time.Now()
 	a.beatenAt = sent
 	return a.confirmed
 }
@@ -353,9 +363,11 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.landed()
 	a.mu.Lock()
 	if errors.Is(a.err, rag.ErrCancelRequested) {
+		//fence:acknowledge-answers
 		a.err, a.answering = nil, true // the request is what this write answers
 	}
 	a.queue = nil
+	//fence:acknowledge-confirmed
 	a.job.Stage, a.job.Status = a.confirmed.Stage, a.confirmed.Status
 	a.mu.Unlock()
 	return a.end(ctx, lifecycle.Cancel, rag.Detail{Note: "acknowledged by the worker"}, nil)
@@ -378,6 +390,7 @@ func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, r 
 		defer a.mu.Unlock()
 		return a.err
 	}
+	//fence:end-left
 	if a.left && on == lifecycle.Stored {
 		a.mu.Unlock()
 		return rag.ErrStale
@@ -400,11 +413,13 @@ func (a *Attempt) end(ctx context.Context, on lifecycle.Signal, d rag.Detail, r 
 		case q.ended:
 			defer a.mu.Unlock()
 			return q.err
+		//fence:end-flying
 		case flying: // what comes of it is told, whatever else happens
 		case a.err != nil:
 			defer a.mu.Unlock()
 			return a.err
 		case ctx.Err() != nil:
+			//fence:end-withdraws
 			a.queue = slices.DeleteFunc(a.queue, func(o *queued) bool { return o == q })
 			a.change()
 			a.mu.Unlock()
@@ -429,6 +444,7 @@ func (a *Attempt) Close() {
 	a.mu.Lock()
 	a.queue = nil
 	a.mu.Unlock()
+	//fence:acknowledge-landed
 	a.landed()
 }
 
@@ -453,6 +469,7 @@ func (s *Store) Beat(ctx context.Context, attempts []*Attempt, now bool) error {
 	var beats []Beat
 	for _, a := range attempts {
 		a.mu.Lock()
+		//fence:beat-lost a.err == nil &&
 		if a.err == nil && (now || a.progress != a.beaten || time.Since(a.beatenAt) >= min(s.opt.Lease/5, time.Second)) {
 			due = append(due, a)
 			beats = append(beats, Beat{a.job.ID, a.job.Attempt, a.progress})
@@ -469,10 +486,12 @@ func (s *Store) Beat(ctx context.Context, attempts []*Attempt, now bool) error {
 	}
 	for i, a := range due {
 		if errs[i] != nil {
+			//fence:beat-loses
 			a.lose(errs[i])
 			continue
 		}
 		a.mu.Lock()
+		//fence:beat-sent start => time.Now()
 		a.beaten, a.beatenAt = beats[i].Progress, start
 		a.mu.Unlock()
 	}

@@ -120,15 +120,20 @@ func (s *Store) Enqueue(ctx context.Context, jobs ...*rag.Job) ([]Outcome, error
 		switch {
 		case old == nil:
 			return lifecycle.First(fresh, rag.Detail{}), nil
+		//fence:enqueue-legacy case old.Legacy: => case false:
 		case old.Legacy:
 			// The incumbent's web application makes the rows before the bytes
 			// arrive. Rows that it has worked on are left to a person's retry.
+			//fence:enqueue-legacy-worked
 			if old.Stage != rag.Pending {
 				return lifecycle.Transition{}, nil
 			}
 			adopted := *old
 			adopted.Generation, adopted.Fingerprint = fresh.Generation, fresh.Fingerprint
 			return lifecycle.First(&adopted, rag.Detail{Note: "adopted from the incumbent"}), nil
+		//fence:enqueue-older fresh.Generation <= old.Generation,
+		//fence:enqueue-same fresh.Fingerprint != "" && fresh.Fingerprint == old.Fingerprint => false
+		//fence:enqueue-unknown fresh.Fingerprint != "" &&
 		case fresh.Generation <= old.Generation,
 			fresh.Fingerprint != "" && fresh.Fingerprint == old.Fingerprint:
 			return lifecycle.Transition{}, nil
@@ -216,8 +221,10 @@ func (s *Store) Claim(ctx context.Context, worker string, n int) ([]*Attempt, er
 		switch {
 		case j.Stage == rag.Pending:
 			return lifecycle.Next(j, lifecycle.Claim, opt)
+		//fence:claim-cancel
 		case !j.CancelRequestedAt.IsZero():
 			return lifecycle.Next(j, lifecycle.Cancel, lifecycle.Options{Detail: rag.Detail{Note: "its worker was gone"}})
+		//fence:claim-limit
 		case j.Attempt >= j.AttemptLimit:
 			return lifecycle.Next(j, lifecycle.Expire, lifecycle.Options{Detail: rag.Detail{Failure: &rag.Failure{
 				Stage: j.Stage, Code: "worker_died", Fault: rag.FaultSystem, Final: true,
@@ -229,6 +236,7 @@ func (s *Store) Claim(ctx context.Context, worker string, n int) ([]*Attempt, er
 	})
 	if err != nil {
 		s.mu.Lock()
+		//fence:claim-unanswered
 		s.unanswered[worker] = append(s.unanswered[worker], id)
 		s.mu.Unlock()
 		return nil, fmt.Errorf("claim: %w", err)
@@ -265,11 +273,14 @@ func (s *Store) Cancel(ctx context.Context, id, by string) (*rag.Job, error) {
 	return s.update(ctx, id, func(j *rag.Job) (lifecycle.Transition, error) {
 		opt := lifecycle.Options{Detail: rag.Detail{By: by}}
 		switch {
+		//fence:cancel-ended
 		case lifecycle.Ended(j.Stage):
 			return lifecycle.Transition{}, &rag.Error{Code: "already_ended", Fault: rag.FaultFile, Permanent: true,
 				Reason: fmt.Sprintf("The job is %s; there is nothing to cancel", j.Stage), Action: "Delete the document to remove it from search"}
+		//fence:cancel-once
 		case !j.CancelRequestedAt.IsZero():
 			return lifecycle.Transition{}, nil
+		//fence:cancel-asks
 		case lifecycle.Active(j.Stage):
 			return lifecycle.Next(j, lifecycle.RequestCancel, opt)
 		}
@@ -284,6 +295,7 @@ func (s *Store) Requeue(ctx context.Context, id, by string) (*rag.Job, error) {
 	return s.update(ctx, id, func(j *rag.Job) (lifecycle.Transition, error) {
 		d := rag.Detail{By: by}
 		switch {
+		//fence:requeue-ended
 		case !lifecycle.Ended(j.Stage):
 			return lifecycle.Transition{}, &rag.Error{Code: "not_ended", Fault: rag.FaultFile, Permanent: true,
 				Reason: fmt.Sprintf("The job is %s; it can be retried only after it has ended", j.Stage), Action: "Wait for it, or cancel it first"}
@@ -311,9 +323,11 @@ func (s *Store) Log(ctx context.Context, j *rag.Job) ([]rag.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	//fence:log-gone
 	if int64(len(es)) < j.Seq {
 		return nil, fmt.Errorf("job %s: %w", j.ID, rag.ErrNotFound)
 	}
+	//fence:log-moment es[:j.Seq] => es
 	return es[:j.Seq], nil
 }
 

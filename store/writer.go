@@ -103,6 +103,7 @@ func (s *Store) commit(ctx context.Context, limit time.Duration, g []batch) {
 	}
 	start := time.Now()
 	out, err := s.apply(ctx, limit, ws)
+	//fence:commit-splits rag.IsPermanent(err) && len(ws) > 1 => false
 	if rag.IsPermanent(err) && len(ws) > 1 {
 		// One of them is refused by the database; the others must not suffer.
 		for _, b := range g {
@@ -134,6 +135,7 @@ func (s *Store) oneByOne(ctx context.Context, limit time.Duration, b batch) {
 			b.a.land(b.qs, start, out, err)
 			return
 		}
+		//fence:one-by-one-stops one[0].Err != nil => false
 		if out = append(out, one...); one[0].Err != nil {
 			break
 		}

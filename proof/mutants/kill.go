@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -245,7 +244,7 @@ var order = []string{"lifecycle", "store", "store/memory", "pipeline", "runner",
 
 // candidates returns the packages whose tests may kill m.
 func (l *lab) candidates(m *mutant) (out []string) {
-	own := path.Dir(m.file)
+	own := m.pkg()
 	for _, pkg := range append([]string{own}, order...) {
 		if deps, ok := l.deps[pkg]; ok && !slices.Contains(out, pkg) && (pkg == own || slices.Contains(deps, own)) {
 			out = append(out, pkg)

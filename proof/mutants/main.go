@@ -30,7 +30,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -335,7 +334,7 @@ func (r *runs) killed(m *mutant, k test, o outcome, took time.Duration) {
 	if o.hung {
 		r.hung++
 	}
-	pkg := path.Dir(m.file)
+	pkg := m.pkg()
 	if r.by[pkg] == nil {
 		r.by[pkg] = map[string]int{}
 	}

@@ -90,7 +90,7 @@ func scan(root string) (*tree, error) {
 	for _, m := range t.mutants {
 		for i, w := range m.with {
 			if !strings.Contains(w, ".") {
-				w = path.Dir(m.file) + "." + w
+				w = m.pkg() + "." + w
 				m.with[i] = w
 			}
 			if t.byID[w] == nil {
@@ -100,6 +100,22 @@ func scan(root string) (*tree, error) {
 	}
 	slices.SortFunc(t.mutants, func(a, b *mutant) int { return cmp.Compare(a.id, b.id) })
 	return t, nil
+}
+
+// pkg returns the directory of the package that a file belongs to: SQL may lie
+// below it.
+func (t *tree) pkg(name string) string {
+	for dir := path.Dir(name); ; dir = path.Dir(dir) {
+		if found, err := filepath.Glob(filepath.Join(t.root, filepath.FromSlash(dir), "*.go")); err != nil || len(found) > 0 || dir == "." {
+			return dir
+		}
+	}
+}
+
+// pkg returns the directory of m's package.
+func (m *mutant) pkg() string {
+	pkg, _, _ := strings.Cut(m.id, ".")
+	return pkg
 }
 
 // all returns what is removed in mutant m.
@@ -195,7 +211,7 @@ func (t *tree) mark(name string, line int, comment string, from, to, whole int) 
 	case replaced && old == "":
 		return bad("the marker does not say what is replaced")
 	default:
-		x := &mutant{id: path.Dir(name) + "." + m[1], file: name, line: line, from: at, to: end, text: with}
+		x := &mutant{id: t.pkg(name) + "." + m[1], file: name, line: line, from: at, to: end, text: with}
 		if m[2] != "" {
 			x.with = strings.Split(m[2][1:], "+")
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -51,7 +50,7 @@ func (t *tree) scanSQL(name string) error {
 				slices.ContainsFunc(t.exempts, func(e *exempt) bool { return e.file == name && e.from < c.to && c.from < e.to }) {
 				continue
 			}
-			t.mutants = append(t.mutants, &mutant{id: path.Dir(name) + "." + c.name, file: name, line: line, from: c.from, to: c.to})
+			t.mutants = append(t.mutants, &mutant{id: t.pkg(name) + "." + c.name, file: name, line: line, from: c.from, to: c.to})
 		}
 	}
 	return nil
