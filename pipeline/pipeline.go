@@ -134,7 +134,6 @@ func (p *Pipeline) download(ctx context.Context, a *store.Attempt, dir string) (
 	if limit == 0 {
 		limit = 1 << 30
 	}
-	//fence:size-told
 	if b.Size > limit {
 		return "", hash, tooLarge(limit)
 	}

@@ -221,7 +221,7 @@ func (r *Runner) idle(ctx context.Context) bool {
 		return false
 	}
 	for stage, n := range s.ByStage {
-		//fence:idle
+		//fence:idle n > 0 && !lifecycle.Ended(stage) => n < 0
 		if n > 0 && !lifecycle.Ended(stage) {
 			return false
 		}
@@ -370,14 +370,12 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 	switch lost := a.Err(); {
 	case err == nil:
 		return gone
-	//fence:lost-stale
 	case errors.Is(lost, rag.ErrStale):
 		log.Warn("left: the job moved on without this worker", "stage", stage)
 		return gone
 	//fence:lost-cancel
 	case errors.Is(lost, rag.ErrCancelRequested):
 		err = a.AcknowledgeCancel(last)
-	//fence:lost-refused
 	case lost != nil:
 		log.Error("left: the database refused a stage write", "stage", stage, "err", lost)
 		return gone

@@ -360,6 +360,7 @@ func (a *Attempt) Release(ctx context.Context) error {
 // AcknowledgeCancel ends the job after its cancellation was requested.
 func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.leaving()
+	//fence:acknowledge-landed
 	a.landed()
 	a.mu.Lock()
 	if errors.Is(a.err, rag.ErrCancelRequested) {
@@ -444,7 +445,6 @@ func (a *Attempt) Close() {
 	a.mu.Lock()
 	a.queue = nil
 	a.mu.Unlock()
-	//fence:acknowledge-landed
 	a.landed()
 }
 
@@ -491,7 +491,7 @@ func (s *Store) Beat(ctx context.Context, attempts []*Attempt, now bool) error {
 			continue
 		}
 		a.mu.Lock()
-		//fence:beat-sent start => time.Now()
+		//fence:beat-sent Progress, start => Progress, time.Now().Add(0*time.Since(start))
 		a.beaten, a.beatenAt = beats[i].Progress, start
 		a.mu.Unlock()
 	}

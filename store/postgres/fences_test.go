@@ -430,3 +430,129 @@ func TestForgedRows(t *testing.T) {
 		}
 	}
 }
+
+// TestRuns checks which transitions of a job are made as one.
+func TestRuns(t *testing.T) {
+	chain := func(edit func(i int, j *rag.Job) lifecycle.Signal) []store.Write {
+		j := &rag.Job{ID: "j", Stage: rag.Downloading, Attempt: 1, AttemptLimit: 3, Generation: 1}
+		var ts []lifecycle.Transition
+		for i := range 2 {
+			on := edit(i, j)
+			tr, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w", Generation: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ts = append(ts, tr)
+			j.Stage, j.Attempt, j.Generation = tr.To(), tr.NewAttempt(), tr.NewGeneration()
+		}
+		return store.Moves(ts...)
+	}
+	healthy := []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed}
+	for _, tt := range []struct {
+		name string
+		edit func(i int, j *rag.Job) lifecycle.Signal
+		runs int
+	}{
+		{"one after the other", func(i int, _ *rag.Job) lifecycle.Signal { return healthy[i] }, 1},
+		{"the same stage twice", func(i int, j *rag.Job) lifecycle.Signal { j.Stage = rag.Downloading; return lifecycle.Downloaded }, 2},
+		{"another attempt", func(i int, j *rag.Job) lifecycle.Signal { j.Attempt += i; return healthy[i] }, 2},
+		{"another generation", func(i int, j *rag.Job) lifecycle.Signal { j.Generation += int64(i); return healthy[i] }, 2},
+		{"one that a request to cancel does not refuse", func(i int, _ *rag.Job) lifecycle.Signal {
+			return []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Cancel}[i]
+		}, 2},
+	} {
+		n := 0
+		for _, round := range rounds(chain(tt.edit)) {
+			n += len(round)
+		}
+		if n != tt.runs {
+			t.Errorf("%s: %d runs, want %d", tt.name, n, tt.runs)
+		}
+	}
+}
+
+// storing takes the jobs of c to the stage before the last and returns the
+// writes that complete them, each with two chunks.
+func (c *crowd) storing() (ws []store.Write) {
+	c.Helper()
+	c.claimAll()
+	for _, on := range []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
+		out, err := c.d.Apply(c.Context(), c.next(on, c.jobs...), storetest.Lease)
+		if err != nil || out[0].Err != nil {
+			c.Fatal(out, err)
+		}
+	}
+	two := 2
+	for _, j := range c.jobs {
+		now, err := c.d.Job(c.Context(), j.ID)
+		if err != nil {
+			c.Fatal(err)
+		}
+		t, err := lifecycle.Next(now, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &two}})
+		if err != nil {
+			c.Fatal(err)
+		}
+		ws = append(ws, store.Write{Transition: t, Result: storetest.ResultOf("brown fox", "lazy dog")})
+	}
+	return ws
+}
+
+// trigger makes the database run a body of PL/pgSQL before each chunk is added.
+func (c *crowd) trigger(body string) {
+	c.Helper()
+	exec(c.T, c.d, `CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN `+body+` RETURN NEW; END $$`)
+	exec(c.T, c.d, `CREATE TRIGGER meddle BEFORE INSERT ON public.document_chunks FOR EACH ROW EXECUTE FUNCTION public.meddle()`)
+}
+
+// unstored checks that no job of c is completed and nothing is searchable.
+func (c *crowd) unstored() {
+	c.Helper()
+	for _, j := range c.jobs {
+		if now, err := c.d.Job(c.Context(), j.ID); err != nil || now.Stage != rag.Storing || now.ChunkCount != 0 || !now.CancelRequestedAt.IsZero() {
+			c.Errorf("the job is %+v, %v; want it as it was, storing", now, err)
+		}
+	}
+	hits, err := c.d.Match(c.Context(), store.MatchQuery{Filter: store.Filter{UserID: storetest.Alice}, Text: "fox dog", N: 9})
+	if err != nil || len(hits) != 0 {
+		c.Errorf("%d chunks are found of results that were not stored, %v", len(hits), err)
+	}
+}
+
+// TestStoredWhole makes the database refuse a chunk, of one result and of one in
+// a group. No job may be completed then, and nothing may be found.
+func TestStoredWhole(t *testing.T) {
+	for n := 1; n <= 2; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			c := newCrowd(t, n)
+			ws := c.storing()
+			c.trigger(`IF NEW.chunk_index = 1 THEN RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation'; END IF;`)
+			if _, err := c.d.Apply(t.Context(), ws, storetest.Lease); !rag.IsPermanent(err) {
+				t.Errorf("a refused chunk: %v, want a permanent error", err)
+			}
+			c.unstored()
+			exec(t, c.d, `DROP TRIGGER meddle ON public.document_chunks`)
+			out, err := c.d.Apply(t.Context(), ws, storetest.Lease)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range out {
+				if a.Err != nil {
+					t.Error(a.Err)
+				}
+			}
+		})
+	}
+}
+
+// TestStoredLate lets a request to cancel come while chunks are added. Nothing of
+// them may stay.
+func TestStoredLate(t *testing.T) {
+	c := newCrowd(t, 1)
+	ws := c.storing()
+	c.trigger(`UPDATE rag.jobs SET cancel_requested_at = now() WHERE document_id = NEW.document_id;`)
+	out, err := c.d.Apply(t.Context(), ws, storetest.Lease)
+	if err != nil || !errors.Is(out[0].Err, rag.ErrCancelRequested) {
+		t.Errorf("Apply = %+v, %v; want ErrCancelRequested", out, err)
+	}
+	c.unstored()
+}

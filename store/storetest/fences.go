@@ -115,10 +115,68 @@ func testDue(t *testing.T, w *world) {
 	w.wantTaken("before its time", w.take(9, 9))
 	w.enqueue(Bob, "b.txt")
 	w.wantTaken("beside one that waits", w.take(1, 9), "b.txt")
+	w.enqueue(Bob, "b2.txt")
+	w.wantTaken("after one whose turn it would be", w.take(1, 9), "b2.txt")
 	w.enqueue(Alice, "a.txt")
 	w.wantTaken("another of the same user", w.take(9, 9), "a.txt")
 	w.Age(time.Hour + time.Second)
-	w.wantTaken("in its time, after those that were lost", w.take(9, 9), "b.txt", "a.txt", "later.txt")
+	w.wantTaken("in its time, after those that were lost", w.take(9, 9), "b.txt", "b2.txt", "a.txt", "later.txt")
+}
+
+// testOldestFirst checks that of a user's jobs the one that has been due for the
+// longest goes first, and that users take turns within one claim too.
+func testOldestFirst(t *testing.T, w *world) {
+	for i := range 3 {
+		w.enqueue(Alice, fmt.Sprint(i, ".txt"))
+	}
+	for i, a := range w.claim(w.Store, "w", 3) {
+		if err := a.Retry(t.Context(), failure("busy", false), time.Duration(3-i)*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Age(4 * time.Second)
+	w.wantTaken("one", w.take(1, 9), "2.txt")
+	w.enqueue(Bob, "b.txt")
+	w.wantTaken("two of two users", w.take(2, 9), "b.txt", "1.txt")
+	w.wantTaken("the rest", w.take(9, 9), "0.txt")
+}
+
+// testUnknownBytes checks that bytes of which no fingerprint is known count as
+// others, however often that happens.
+func testUnknownBytes(t *testing.T, w *world) {
+	for g, want := range []store.Outcome{store.Added, store.Superseded, store.Superseded} {
+		j := newer(Alice, "a.txt", int64(g+1))
+		j.Fingerprint = ""
+		if out, err := w.Store.Enqueue(t.Context(), j); err != nil || out[0] != want {
+			t.Errorf("generation %d: %v, %v; want %s", g+1, out, err, want)
+		}
+	}
+}
+
+// testGroupLate stores the results of two jobs in one commit, one of which is
+// not its worker's any more. Only the other's may be found.
+func testGroupLate(t *testing.T, w *world) {
+	w.enqueue(Alice, "a.txt")
+	w.enqueue(Alice, "b.txt")
+	var ws []store.Write
+	one := 1
+	for _, a := range w.claim(w.Store, "w", 2) {
+		w.to(a, rag.Storing)
+		job := a.Job()
+		tr, err := lifecycle.Next(&job, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &one}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ws = append(ws, store.Write{Transition: tr, Result: ResultOf("fox of " + job.Filename)})
+	}
+	if _, err := w.Store.Enqueue(t.Context(), newer(Alice, "a.txt", 2)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.Driver.Apply(t.Context(), ws, Lease)
+	if err != nil || !errors.Is(out[0].Err, rag.ErrStale) || out[1].Err != nil {
+		t.Errorf("Apply = %+v, %v; want ErrStale for the first only", out, err)
+	}
+	w.wantFound(Alice, "fox", "fox of b.txt")
 }
 
 // testEnqueueWhole checks that jobs enqueued together are added together, or not

@@ -1,0 +1,245 @@
+package memory_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ragprocessor/event"
+	"ragprocessor/lifecycle"
+	"ragprocessor/rag"
+	"ragprocessor/store"
+	"ragprocessor/store/memory"
+	"ragprocessor/store/storetest"
+)
+
+// A meddler is a driver whose Apply and Renew do first what a test wants.
+type meddler struct {
+	store.Driver
+	apply func(ws []store.Write) error
+	renew func()
+}
+
+func (m *meddler) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	if m.apply != nil {
+		if err := m.apply(ws); err != nil {
+			return nil, err
+		}
+	}
+	return m.Driver.Apply(ctx, ws, lease)
+}
+
+func (m *meddler) Renew(ctx context.Context, beats []store.Beat, lease time.Duration) ([]error, error) {
+	if m.renew != nil {
+		m.renew()
+	}
+	return m.Driver.Renew(ctx, beats, lease)
+}
+
+var (
+	errAway    = errors.New("away")
+	errRefused = rag.Permanent(errors.New("refused"))
+)
+
+// attempts runs a test in virtual time with n jobs that a worker has.
+func attempts(t *testing.T, n int, test func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &meddler{Driver: memory.New()}
+		s := store.New(m, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{Lease: storetest.Lease})
+		for i := range n {
+			if _, err := s.Enqueue(t.Context(), storetest.NewJob(storetest.Alice, string(rune('a'+i)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		as, err := s.Claim(t.Context(), "w", n)
+		if err != nil || len(as) != n {
+			t.Fatal(as, err)
+		}
+		test(t, m, s, as)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func stage(t *testing.T, s *store.Store, a *store.Attempt) rag.Stage {
+	t.Helper()
+	j, err := s.Job(t.Context(), a.Job().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j.Stage
+}
+
+// TestConfirmedWhenAsked checks that a lease counts from when it was asked for,
+// not from when a slow database answered.
+func TestConfirmedWhenAsked(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.renew = func() { time.Sleep(3 * time.Second) }
+		m.apply = func([]store.Write) error { time.Sleep(3 * time.Second); return nil }
+		start := time.Now()
+		if err := s.Beat(t.Context(), as, true); err != nil || !a.Confirmed().Equal(start) {
+			t.Errorf("Beat: %v; confirmed %v after it was asked for, want 0", err, a.Confirmed().Sub(start))
+		}
+		start = time.Now()
+		if err := a.Advance(t.Context(), lifecycle.Downloaded); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if !a.Confirmed().Equal(start) {
+			t.Errorf("Advance: confirmed %v after it was asked for, want 0", a.Confirmed().Sub(start))
+		}
+	})
+}
+
+// TestLostIsNotKept checks that a job whose stage write the database refuses for
+// good is given up: the work is told at once, and no beat keeps the lease.
+func TestLostIsNotKept(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.apply = func([]store.Write) error { return errRefused }
+		if err := a.Advance(t.Context(), lifecycle.Downloaded); !rag.IsPermanent(err) {
+			t.Errorf("Advance: %v, want the refusal", err)
+		}
+		select {
+		case <-a.Lost():
+		default:
+			t.Errorf("the hold is not lost")
+		}
+		m.apply = nil
+		before, err := s.Job(t.Context(), a.Job().ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := s.Beat(t.Context(), as, true); err != nil {
+			t.Error(err)
+		}
+		if after, err := s.Job(t.Context(), a.Job().ID); err != nil || !after.LeaseExpiresAt.Equal(before.LeaseExpiresAt) {
+			t.Errorf("the lease of a job that was given up ends at %v, %v; want %v", after.LeaseExpiresAt, err, before.LeaseExpiresAt)
+		}
+	})
+}
+
+// TestRefusedAlone puts a write that the database refuses for good into one
+// commit with another, which must not suffer.
+func TestRefusedAlone(t *testing.T) {
+	attempts(t, 3, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		first, bad, good := as[0], as[1], as[2]
+		together := false
+		m.apply = func(ws []store.Write) error {
+			has := func(a *store.Attempt) bool {
+				return slices.ContainsFunc(ws, func(w store.Write) bool { return w.Transition.Job() == a.Job().ID })
+			}
+			together = together || has(bad) && has(good)
+			switch {
+			case has(first):
+				time.Sleep(time.Second) // the others gather meanwhile
+			case has(bad):
+				return errRefused
+			}
+			return nil
+		}
+		for _, a := range as {
+			if err := a.Proceed(t.Context(), lifecycle.Downloaded); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		if !together {
+			t.Fatalf("the writes were not in one commit")
+		}
+		if got := stage(t, s, good); got != rag.Processing || good.Err() != nil {
+			t.Errorf("the other job is %s, %v; want processing", got, good.Err())
+		}
+		if !rag.IsPermanent(bad.Err()) {
+			t.Errorf("the refused job: %v", bad.Err())
+		}
+	})
+}
+
+// TestEndIsTold ends the context of a last write while its commit is under way.
+// What came of it must be told all the same.
+func TestEndIsTold(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		m.apply = func([]store.Write) error { time.Sleep(3 * time.Second); return nil }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := as[0].Fail(ctx, &rag.Failure{Code: "x"}); err != nil || stage(t, s, as[0]) != rag.Failed {
+			t.Errorf("Fail: %v, the job is %s; want what came of it, failed", err, stage(t, s, as[0]))
+		}
+	})
+}
+
+// TestEndIsWithdrawn ends the context of a last write that the database has not
+// got. It must not be made later, when its caller does not count on it any more.
+func TestEndIsWithdrawn(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		m.apply = func([]store.Write) error { return errAway }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := as[0].Fail(ctx, &rag.Failure{Code: "x"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Fail: %v, want the end of its context", err)
+		}
+		synctest.Wait()
+		m.apply = nil
+		time.Sleep(time.Minute)
+		if got := stage(t, s, as[0]); got != rag.Downloading {
+			t.Errorf("the job is %s, want downloading: its end was given up", got)
+		}
+	})
+}
+
+// TestCancelBehind acknowledges a request to cancel while a stage write is not
+// confirmed. The job ends from where the database has it.
+func TestCancelBehind(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.apply = func([]store.Write) error { return errAway }
+		if err := a.Proceed(t.Context(), lifecycle.Downloaded); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := s.Cancel(t.Context(), a.Job().ID, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Beat(t.Context(), as, true); err != nil || !errors.Is(a.Err(), rag.ErrCancelRequested) {
+			t.Fatalf("Beat: %v, %v; want ErrCancelRequested", err, a.Err())
+		}
+		m.apply = nil
+		if err := a.AcknowledgeCancel(t.Context()); err != nil || stage(t, s, a) != rag.Cancelled {
+			t.Errorf("AcknowledgeCancel: %v, the job is %s; want cancelled", err, stage(t, s, a))
+		}
+	})
+}
+
+// TestCancelWaitsForTheCommit acknowledges a request to cancel while a commit of
+// the attempt's is under way.
+func TestCancelWaitsForTheCommit(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.apply = func(ws []store.Write) error {
+			if ws[0].Transition.On() == lifecycle.Downloaded {
+				time.Sleep(2 * time.Second) // it is made after that
+			}
+			return nil
+		}
+		if err := a.Proceed(t.Context(), lifecycle.Downloaded); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		done := make(chan error)
+		go func() { done <- a.AcknowledgeCancel(t.Context()) }()
+		if err := <-done; err != nil || stage(t, s, a) != rag.Cancelled {
+			t.Errorf("AcknowledgeCancel: %v, the job is %s; want cancelled", err, stage(t, s, a))
+		}
+	})
+}
