@@ -60,6 +60,11 @@ generate: ## Write the files that are generated from the code
 fuzz: ## Fuzz each parser and decoder for FUZZTIME (20s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
+.PHONY: mutants
+mutants: ## Take out one fence of the program at a time and require that a test notices
+	@scripts/postgres-install.sh
+	@scripts/postgres-test.sh run $(GO) run ./proof/mutants
+
 .PHONY: chaos
 chaos: ## Kill, stop, cut off and fill up a whole installation for MINUTES (2); fail if anything shown was untrue
 	@scripts/install.sh ip

@@ -28,7 +28,7 @@ import (
 //fence:move-generation AND l.generation = run.generation
 //fence:move-expired AND NOT (run.expired AND l.lease_expires_at > clock_timestamp())
 //fence:move-cancel AND NOT (run.refused AND l.cancel_requested_at IS NOT NULL)
-//fence:move-repeated AND NOT EXISTS (SELECT FROM known WHERE known.ord = run.ord)
+//fence:move-repeated AND NOT EXISTS (SELECT FROM step WHERE step.ord = run.ord AND step.known IS NOT NULL)
 //fence:move-order ORDER BY d.id
 //fence:move-lock-document FOR NO KEY UPDATE OF d
 //fence:move-lock-job FOR NO KEY UPDATE OF j
@@ -45,7 +45,7 @@ import (
 //fence:exempt FROM go WHERE j.job_id = go.job -- which row
 //fence:exempt FROM go WHERE p.id = go.job -- which row
 //fence:exempt FROM go WHERE d.id = go.doc -- which row
-//fence:exempt JOIN rag.job_events e ON e.id = step.id -- which row
+//fence:exempt WHERE e.id = step.id -- which row
 const moveSQL = `
 WITH run AS MATERIALIZED (
 	SELECT * FROM unnest(

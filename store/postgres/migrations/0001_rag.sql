@@ -56,6 +56,7 @@ CREATE TABLE rag.job_events (
 	detail jsonb NOT NULL,
 	PRIMARY KEY (job_id, seq),
 	CONSTRAINT job_events_state_unique UNIQUE (job_id, seq, to_stage, attempt, generation),
+	-- fence:exempt CONSTRAINT job_events_transition_fkey -- a condition takes its place: see 0002
 	CONSTRAINT job_events_transition_fkey FOREIGN KEY (from_stage, to_stage, signal) REFERENCES rag.transitions,
 	CONSTRAINT job_events_previous_fkey FOREIGN KEY (job_id, prev_seq, from_stage, prev_attempt, prev_generation)
 		REFERENCES rag.job_events (job_id, seq, to_stage, attempt, generation),
