@@ -25,7 +25,7 @@ TEST_MODELS := bge-small-en-v1.5 bge-small-en-v1.5-int8 all-minilm-l6-v2-int8
 
 .PHONY: help
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build models ## Ingest examples/, answer a question over them, then serve the web page on loopback; ONCE=1 exits after the answer
@@ -70,6 +70,14 @@ chaos: ## Kill, stop, cut off and fill up a whole installation for MINUTES (2); 
 	@scripts/install.sh ip
 	@scripts/postgres-install.sh
 	@$(GO) run ./proof/chaos -minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
+
+.PHONY: chaos-sqlite
+chaos-sqlite: ## The same for MINUTES on one machine with SQLite
+	@$(GO) run ./proof/chaos -sqlite -minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
+
+.PHONY: powercut
+powercut: ## Let the power go at random moments of SQLite's writes for MINUTES, and open what is left
+	@$(GO) run ./proof/powercut -for $(MINUTES)m $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
 bench: build models ## Measure, beside others, and write docs/benchmarks.md

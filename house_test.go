@@ -53,7 +53,7 @@ var walk = []struct {
 	}},
 	{pkg: "proof/mutants", std: true},
 	{pkg: "proof/history", allow: []string{"rag", "lifecycle"}, std: true},
-	{pkg: "proof/chaos", allow: []string{"rag", "lifecycle", "event", "source", "parse", "chunk", "embed", "store", "store/postgres", "proof/history"}},
+	{pkg: "proof/chaos", allow: []string{"rag", "lifecycle", "event", "source", "parse", "chunk", "embed", "store", "store/sqlite", "store/postgres", "proof/history"}},
 	{pkg: "proof/powercut", allow: []string{"rag", "lifecycle", "event", "store", "store/sqlite"}},
 }
 

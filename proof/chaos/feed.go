@@ -230,7 +230,7 @@ func (r *run) ingest(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, r.binary, "ingest", "--enqueue-only", r.corpus)
-	cmd.Env = append(append(os.Environ(), r.env...), "RAG_DATA_DIR="+filepath.Join(r.dir, "feeder"), "DATABASE_URL="+r.pg.url(r.feeder.address()))
+	cmd.Env = append(os.Environ(), r.beside()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.say("ingest: %v: %s", err, strings.TrimSpace(string(out)))

@@ -33,6 +33,9 @@ func (r *run) bury(ctx context.Context) error {
 
 // logs returns the log of every job, and of every deleted one.
 func (r *run) logs(ctx context.Context) (map[string][]history.Event, error) {
+	if r.lite != nil {
+		return r.lite.logs(ctx)
+	}
 	out := map[string][]history.Event{}
 	err := r.pg.on(ctx, r.pg.primary, func(ctx context.Context, conn *pgx.Conn) error {
 		const columns = `id, job_id::text, seq, from_stage, to_stage, signal, attempt, generation, worker, at, detail`
@@ -69,6 +72,9 @@ type holding struct {
 
 // holdings returns every document with its chunks.
 func (r *run) holdings(ctx context.Context) ([]holding, error) {
+	if r.lite != nil {
+		return r.lite.holdings(ctx)
+	}
 	var out []holding
 	err := r.pg.on(ctx, r.pg.primary, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
@@ -132,12 +138,17 @@ func (r *run) judge(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read the chunks: %w", err)
 	}
-	audited, auditErr := output(ctx, append(slices.Clone(r.env), "RAG_DATA_DIR="+filepath.Join(r.dir, "feeder"), "DATABASE_URL="+r.pg.url(r.feeder.address())), r.binary, "audit")
+	audited, auditErr := output(ctx, r.beside(), r.binary, "audit")
 	checked, wrong := r.chunks(all)
+	if r.lite != nil {
+		if err := r.lite.wholeFile(ctx); err != nil {
+			wrong = append(wrong, fmt.Sprintf("integrity_check: %v", err))
+		}
+	}
 
 	tolerance := r.rec.skew + 2*time.Millisecond
 	h := &history.History{
-		Leases: r.leases, Tolerance: tolerance, InFlight: 2 * time.Second,
+		Leases: r.leases, Tolerance: tolerance, InFlight: 2 * time.Second, Ticks: r.lite != nil,
 		Readings: r.rec.readings, Logs: logs, Files: map[string][]history.Version{},
 	}
 	for id, k := range r.rec.jobs {

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +43,7 @@ func main() {
 	minutes := flag.Float64("minutes", 2, "how long, in all")
 	seed := flag.Uint64("seed", 0, "of the schedule; 0 means any")
 	workers := flag.Int("workers", 5, "processes that only work")
+	lite := flag.Bool("sqlite", false, "one machine with one SQLite file, instead of PostgreSQL and a network")
 	lease := flag.Duration("lease", 3*time.Second, "lease while there is trouble")
 	keep := flag.Bool("keep", false, "keep the folder of the run even if all is well")
 	flag.Parse()
@@ -56,6 +58,9 @@ func main() {
 		rec:    newRecorder(), counts: map[string]int{}, versions: map[string][]version{}, questions: make(chan question, 2000), keep: *keep,
 	}
 	r.ctx = ctx
+	if *lite {
+		r.lite = &embedded{}
+	}
 	if err := r.all(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
@@ -77,6 +82,7 @@ type run struct {
 	env                 []string // of every process of the product
 	net                 *network
 	pg                  *cluster
+	lite                *embedded // instead of pg and net
 	reader, feeder      *link
 	server              *process
 	procs               []*process
@@ -191,6 +197,39 @@ func (r *run) prepare(ctx context.Context) error {
 	r.closers = append(r.closers, func() { pool.Close() })
 	r.maker = &maker{rng: mrand.New(mrand.NewPCG(r.seed, 80)), parse: pool.Parse, dir: r.dir, slide: slide}
 
+	r.env = []string{
+		"RAG_MODEL=hash", "RAG_LEASE=" + r.lease.String(), "RAG_GRACE=1ms", "RAG_ROOTS=" + r.corpus, "RAG_WORKERS=3", "RAG_PER_USER=1000",
+		"LOG_LEVEL=info", "GOMAXPROCS=2",
+	}
+	if r.lite != nil {
+		err = r.prepareEmbedded(ctx)
+	} else {
+		err = r.prepareCluster(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if !r.procs[1].group.ok() {
+		r.tell("missing: control groups; memory is taken by a limit of the process")
+	}
+	if r.lite == nil && !r.procs[1].small {
+		r.tell("missing: small disks for the workers; they do not run full")
+	}
+	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for r.client.call(ready, "GET", "/jobs?limit=1", nil, nil) != nil {
+		if ready.Err() != nil {
+			return errors.New("the server does not answer; see p0.log")
+		}
+		sleep(ready, 50*time.Millisecond)
+	}
+	r.say("%d processes run", len(r.procs))
+	return nil
+}
+
+// prepareCluster starts PostgreSQL and everything that works on it.
+func (r *run) prepareCluster(ctx context.Context) error {
+	var err error
 	if r.net, err = newNetwork(ctx, r.tell); err != nil {
 		return err
 	}
@@ -216,11 +255,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if r.feeder, err = newLink(ctx, "feeder", "127.0.0.1", 0, &r.net.target); err != nil {
 		return err
 	}
-	r.env = []string{
-		"RAG_MODEL=hash", "RAG_LEASE=" + r.lease.String(), "RAG_GRACE=1ms", "RAG_ROOTS=" + r.corpus, "RAG_WORKERS=3", "RAG_PER_USER=1000",
-		"LOG_LEVEL=info", "GOMAXPROCS=2",
-	}
-	if err := invoke(ctx, append(r.env, "RAG_DATA_DIR="+filepath.Join(r.dir, "feeder"), "DATABASE_URL="+r.pg.url(r.feeder.address())), r.binary, "migrate"); err != nil {
+	if err := invoke(ctx, r.beside(), r.binary, "migrate"); err != nil {
 		return err
 	}
 	if err := r.bury(ctx); err != nil {
@@ -245,21 +280,6 @@ func (r *run) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if !r.procs[1].group.ok() {
-		r.tell("missing: control groups; memory is taken by a limit of the process")
-	}
-	if !r.procs[1].small {
-		r.tell("missing: small disks for the workers; they do not run full")
-	}
-	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for r.client.call(ready, "GET", "/jobs?limit=1", nil, nil) != nil {
-		if ready.Err() != nil {
-			return errors.New("the server does not answer; see p0.log")
-		}
-		sleep(ready, 50*time.Millisecond)
-	}
-	r.say("%d processes run", len(r.procs))
 	return nil
 }
 
@@ -304,16 +324,7 @@ func (r *run) process(ctx context.Context, k int) (*process, error) {
 		return nil, err
 	}
 	p.group = newGroup(fmt.Sprintf("%s-%d", r.net.prefix, k))
-	r.closers = append(r.closers, func() {
-		p.mu.Lock()
-		p.stopped = true
-		started := p.life != nil
-		p.mu.Unlock()
-		if started {
-			p.end(syscall.SIGKILL)
-		}
-		p.group.close()
-	})
+	r.closers = append(r.closers, p.close)
 	p.env = []string{"RAG_DATA_DIR=" + p.dir, "DATABASE_URL=" + r.pg.url(p.link.address()), "RAG_CHAOS_CLOCK=" + p.clock.path}
 	if k == 0 {
 		listen := net.JoinHostPort(p.ip, "8080")
@@ -354,11 +365,18 @@ func (r *run) live(ctx context.Context) (bool, error) {
 	short, long, end := min(left/10, 40*time.Second), min(left/5, 90*time.Second), min(left/10, 40*time.Second)
 	trouble, stop := context.WithTimeout(ctx, left-short-long-end)
 	var nemeses sync.WaitGroup
-	for _, p := range r.procs[1:] {
-		nemeses.Go(func() { r.trouble(trouble, p) })
+	if r.lite != nil {
+		for _, p := range r.procs {
+			nemeses.Go(func() { r.troubleEmbedded(trouble, p) })
+		}
+		nemeses.Go(func() { r.troubleDisk(trouble) })
+	} else {
+		for _, p := range r.procs[1:] {
+			nemeses.Go(func() { r.trouble(trouble, p) })
+		}
+		nemeses.Go(func() { r.troubleServer(trouble, r.server) })
+		nemeses.Go(func() { r.troubleDatabase(trouble) })
 	}
-	nemeses.Go(func() { r.troubleServer(trouble, r.server) })
-	nemeses.Go(func() { r.troubleDatabase(trouble) })
 	nemeses.Wait()
 	stop()
 	if err := r.heal(ctx); err != nil {
@@ -387,8 +405,13 @@ func (r *run) live(ctx context.Context) (bool, error) {
 // heal ends every trouble and waits until all is as it should be.
 func (r *run) heal(ctx context.Context) error {
 	for _, p := range r.procs {
-		p.link.heal()
 		p.clock.set(0)
+	}
+	if r.lite != nil {
+		return nil
+	}
+	for _, p := range r.procs {
+		p.link.heal()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -396,6 +419,15 @@ func (r *run) heal(ctx context.Context) error {
 		return fmt.Errorf("PostgreSQL does not recover: %w", err)
 	}
 	return nil
+}
+
+// beside returns the environment of a program of the product that runs beside
+// the processes.
+func (r *run) beside() []string {
+	if r.lite != nil {
+		return append(slices.Clone(r.env), "RAG_DATA_DIR="+r.lite.dir)
+	}
+	return append(slices.Clone(r.env), "RAG_DATA_DIR="+filepath.Join(r.dir, "feeder"), "DATABASE_URL="+r.pg.url(r.feeder.address()))
 }
 
 // invoke runs a program of the product with env and returns an error with

@@ -147,47 +147,53 @@ const tableSQL = `
 // readTables polls the public tables until ctx is done.
 func (r *run) readTables(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; {
+		if r.lite != nil {
+			n = r.pollTables(ctx, n, r.lite.look)
+			continue
+		}
 		conn, err := pgx.Connect(ctx, r.pg.url(r.reader.address()))
 		if err != nil {
 			r.rec.failed(history.Table)
 			sleep(ctx, 100*time.Millisecond)
 			continue
 		}
-		for ; ctx.Err() == nil; n++ {
-			took, err := r.readTable(ctx, conn, n%40 == 0)
-			if err != nil {
-				r.rec.failed(history.Table)
-				break
-			}
-			sleep(ctx, max(40*time.Millisecond, 2*took))
-		}
+		n = r.pollTables(ctx, n, func(ctx context.Context, all bool) ([]sight, error) { return look(ctx, conn, all) })
 		conn.Close(context.WithoutCancel(ctx)) // it may be broken
 	}
 }
 
-// readTable looks once: at every job, or at those that moved lately or have not
-// ended.
-func (r *run) readTable(ctx context.Context, conn *pgx.Conn, all bool) (time.Duration, error) {
-	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
+// pollTables looks until that fails, and returns the number of the next look.
+func (r *run) pollTables(ctx context.Context, n int, look func(context.Context, bool) ([]sight, error)) int {
+	for ; ctx.Err() == nil; n++ {
+		took, err := r.readTable(ctx, n%40 == 0, look)
+		if err != nil {
+			r.rec.failed(history.Table)
+			sleep(ctx, 20*time.Millisecond)
+			break
+		}
+		sleep(ctx, max(40*time.Millisecond, 2*took))
+	}
+	return n
+}
+
+// A sight is what the tables show of a job.
+type sight struct {
+	history.Reading
+	document, name string
+	clock          time.Time // of the database
+}
+
+// look reads every job, or those that moved lately or have not ended.
+func look(ctx context.Context, conn *pgx.Conn, all bool) ([]sight, error) {
 	q := tableSQL
 	if !all {
 		q += ` WHERE j.updated_at > now() - interval '5 s' OR j.completed_at IS NULL`
 	}
-	r.rec.mu.Lock()
-	before := maps.Clone(r.rec.jobs)
-	r.rec.mu.Unlock()
-	begun := r.now()
-	rows, err := conn.Query(limit, q)
+	rows, err := conn.Query(ctx, q)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	type seen struct {
-		history.Reading
-		document, name string
-		clock          time.Time
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seen, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s sight, err error) {
 		var confirmed, cancelled *time.Time
 		var active bool
 		err = row.Scan(&s.JobID, &s.document, &s.name, &s.Stage, &s.Status, &s.Seq, &s.Attempt, &s.Generation, &s.MovedAt,
@@ -197,6 +203,17 @@ func (r *run) readTable(ctx context.Context, conn *pgx.Conn, all bool) (time.Dur
 		s.MovedAt, s.ConfirmedAt, s.CancelRequestedAt = s.MovedAt.UTC(), utc(confirmed), utc(cancelled)
 		return s, err
 	})
+}
+
+// readTable looks once.
+func (r *run) readTable(ctx context.Context, all bool, look func(context.Context, bool) ([]sight, error)) (time.Duration, error) {
+	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	r.rec.mu.Lock()
+	before := maps.Clone(r.rec.jobs)
+	r.rec.mu.Unlock()
+	begun := r.now()
+	list, err := look(limit, all)
 	ended := r.now()
 	if err != nil {
 		return 0, err

@@ -133,6 +133,9 @@ type History struct {
 	// InFlight is how long after a worker fell silent something that it had
 	// sent before may still arrive.
 	InFlight time.Duration
+	// Ticks says that the database's clock ticks slowly, so that events with one
+	// time need not have been written together.
+	Ticks bool
 
 	Readings []Reading
 	Logs     map[string][]Event   // by job, in order; of deleted jobs too
@@ -217,6 +220,8 @@ type job struct {
 	readings []*Reading
 	searches []*Reading
 	acts     []Act
+	ticks    bool
+	shown    []time.Time // see visible
 }
 
 func (c *checker) found(rule, job string, r *Reading, format string, args ...any) {
@@ -225,7 +230,7 @@ func (c *checker) found(rule, job string, r *Reading, format string, args ...any
 
 // job folds a log, and checks it against itself and against the file.
 func (c *checker) job(id string, log []Event) *job {
-	j := &job{id: id, log: log, states: []lifecycle.State{{}}}
+	j := &job{id: id, log: log, states: []lifecycle.State{{}}, ticks: c.Ticks}
 	var events []rag.Event
 	for i, e := range log {
 		events = append(events, e.Event)
@@ -297,10 +302,14 @@ func (c *checker) versions(id string, e Event) []Version {
 }
 
 // next returns the version that readers see after version n: the last event
-// that was written together with event n+1. It is 0 if n is the last.
+// that was written together with event n+1. It is 0 if n is the last. On a clock
+// that ticks slowly it is any event behind n.
 func (j *job) next(n int) int {
 	if n >= len(j.log) {
 		return 0
+	}
+	if j.ticks {
+		return n + 1
 	}
 	for n++; n < len(j.log) && j.log[n].At.Equal(j.log[n-1].At); n++ {
 		continue
@@ -318,9 +327,10 @@ func (j *job) after(n int) time.Time {
 }
 
 // candidates returns the versions of j, as numbers of events, that r may show,
-// in order, whatever the time.
+// in order, whatever the time. Of several events with the time that r shows, as
+// on a clock that ticks slowly, those remain that r agrees with, if there are any.
 func (j *job) candidates(r *Reading) []int {
-	var out []int
+	var out, agreeing []int
 	for n := j.next(0); n != 0; n = j.next(n) {
 		e := j.log[n-1]
 		if r.Seq != 0 && r.Seq != e.Seq || !r.MovedAt.IsZero() && !r.MovedAt.Equal(e.At) {
@@ -330,6 +340,12 @@ func (j *job) candidates(r *Reading) []int {
 			continue
 		}
 		out = append(out, n)
+		if j.differs(n, r) == "" {
+			agreeing = append(agreeing, n)
+		}
+	}
+	if len(agreeing) > 0 {
+		return agreeing
 	}
 	return out
 }
@@ -605,16 +621,32 @@ func (c *checker) search(j *job, r *Reading) {
 }
 
 // visible returns a moment at which version n was surely visible: the time of
-// the next event that was not written together with it, or the end of the first reading that showed n or more. It is
-// zero if nothing shows it.
+// the next event that was not written together with it, or the end of the first
+// reading that showed n or more. It is zero if nothing shows it.
 func (c *checker) visible(j *job, n int) time.Time {
-	at := j.after(j.next(n - 1))
-	for _, r := range j.readings {
-		if (at.IsZero() || r.Ended.Before(at)) && !r.Gone {
-			if all := j.candidates(r); len(all) > 0 && all[0] >= n {
-				at = r.Ended
+	if j.shown == nil {
+		// shown[n] is the end of the first reading that showed n or more.
+		j.shown = make([]time.Time, len(j.log)+2)
+		earlier := func(n int, at time.Time) {
+			if !at.IsZero() && (j.shown[n].IsZero() || at.Before(j.shown[n])) {
+				j.shown[n] = at
 			}
 		}
+		for _, r := range j.readings {
+			if r.Gone {
+				continue
+			}
+			if all := j.candidates(r); len(all) > 0 {
+				earlier(all[0], r.Ended)
+			}
+		}
+		for n := len(j.log) - 1; n > 0; n-- {
+			earlier(n, j.shown[n+1])
+		}
+	}
+	at := j.after(j.next(n - 1))
+	if shown := j.shown[n]; !shown.IsZero() && (at.IsZero() || shown.Before(at)) {
+		at = shown
 	}
 	return at
 }

@@ -161,6 +161,14 @@ func TestAllowed(t *testing.T) {
 			r := w.show(8, 0.3, 0.4)
 			r.Seq, r.Source = 0, API // known by its time, which is that of three
 		},
+		"on a clock that ticks slowly, either of two events with one time": func(w *world) {
+			w.Ticks = true
+			w.Logs["j"], w.Readings = w.Logs["j"][:13], w.Readings[:12]
+			w.Logs["j"][12].At, w.Logs["j"][12].Committed = w.Logs["j"][11].At, w.Logs["j"][11].Committed
+			w.show(12, 0.2, 0.3)
+			r := w.show(13, 0.31, 0.4)
+			r.Seq, r.Chunks, r.Source = 0, Count{}, API
+		},
 		"searched while it was stored": func(w *world) {
 			w.ask(first, false, 13.5, 14.05)
 			w.ask(first, true, 14.05, 14.2)
