@@ -65,6 +65,9 @@ type twins struct {
 	seen   []rag.Job     // every job at every state that it was in
 	past   []store.Write // everything that was ever to be applied
 	claims []string      // the IDs of the calls of Claim
+
+	last   []store.AuditRow // as of the last look
+	stored bool             // something with chunks was to be applied since
 }
 
 func (w *twins) drivers() [2]Harness { return [2]Harness{w.db, w.ref} }
@@ -358,8 +361,8 @@ var forward = map[rag.Stage]lifecycle.Signal{
 	rag.Downloading: lifecycle.Downloaded, rag.Processing: lifecycle.Processed, rag.Embedding: lifecycle.Embedded, rag.Storing: lifecycle.Stored,
 }
 
-// write makes what moves j as it was seen, or false if the table has no such move.
-func (w *twins) write(t *rapid.T, j *rag.Job, on lifecycle.Signal) (store.Write, bool) {
+// write makes what moves j as it was seen.
+func (w *twins) write(t *rapid.T, j *rag.Job, on lifecycle.Signal) store.Write {
 	d := rag.Detail{Delay: one(t, "delay", []time.Duration{0, 30 * time.Minute}), Note: one(t, "note", []string{"", "a note"})}
 	if on == lifecycle.Retry || on == lifecycle.Fail {
 		d.Failure = failure("broken", true)
@@ -377,7 +380,10 @@ func (w *twins) write(t *rapid.T, j *rag.Job, on lifecycle.Signal) (store.Write,
 		}
 	}
 	tr, err := lifecycle.Next(j, on, lifecycle.Options{Worker: "w3", Generation: j.Generation + 1, Fingerprint: "newer", Detail: d})
-	return store.Write{Transition: tr, Result: r}, err == nil
+	if err != nil {
+		w.Fatal(err)
+	}
+	return store.Write{Transition: tr, Result: r}
 }
 
 // advance goes on with a job as its worker does, by one stage or several.
@@ -394,10 +400,7 @@ func (w *twins) advance(t *rapid.T) {
 		if forward[j.Stage] == "" {
 			break
 		}
-		x, ok := w.write(t, &j, forward[j.Stage])
-		if !ok {
-			w.Fatalf("the table has no move from %s", j.Stage)
-		}
+		x := w.write(t, &j, forward[j.Stage])
 		ws = append(ws, x)
 		j.Stage = x.Transition.To()
 	}
@@ -425,20 +428,33 @@ func (w *twins) make(ws ...store.Write) {
 		}
 	}
 	w.past = append(w.past, ws...)
+	w.stored = w.stored || slices.ContainsFunc(ws, func(x store.Write) bool { return x.Result != nil })
 	agree(w, "Apply", all[0], all[1])
 }
 
-// apply makes what somebody may ask who saw a job at any time.
+// apply makes what somebody may ask who saw a job at any time, best of all at a
+// time when it was in the stage in which it is now, in another attempt or
+// generation.
 func (w *twins) apply(t *rapid.T) {
-	var ws []store.Write
-	for i := range rapid.IntRange(1, 3).Draw(t, "transitions") {
-		j := one(t, fmt.Sprint("job ", i), w.seen)
-		if x, ok := w.write(t, &j, one(t, fmt.Sprint("signal ", i), lifecycle.Signals())); ok {
-			ws = append(ws, x)
+	from := w.seen
+	if rapid.IntRange(0, 3).Draw(t, "any") > 0 {
+		from = nil
+		for _, now := range w.jobs() {
+			for _, j := range w.seen {
+				if j.ID == now.ID && j.Stage == now.Stage && (j.Attempt != now.Attempt || j.Generation != now.Generation) {
+					from = append(from, j)
+				}
+			}
 		}
 	}
-	if len(ws) == 0 {
-		t.Skip("none of these is in the table")
+	var ws []store.Write
+	for i := range rapid.IntRange(1, 3).Draw(t, "transitions") {
+		j := one(t, fmt.Sprint("job ", i), from)
+		signals := slices.DeleteFunc(lifecycle.Signals(), func(on lifecycle.Signal) bool {
+			_, err := lifecycle.Next(&j, on, lifecycle.Options{Generation: j.Generation + 1})
+			return err != nil
+		})
+		ws = append(ws, w.write(t, &j, one(t, fmt.Sprint("signal ", i), signals)))
 	}
 	w.make(ws...)
 }
@@ -535,13 +551,45 @@ func (w *twins) skip(t *rapid.T) {
 	}
 }
 
-// A content is what a database holds, without its times and the IDs that it
-// chose.
+// rows returns what the invariants speak of, after it checked them.
+func (w *twins) rows(h Harness) []store.AuditRow {
+	w.Helper()
+	rows, err := h.Driver.AuditRows(w.ctx, "", 1000)
+	if err != nil {
+		w.Fatalf("%s: %v", h.Driver.Name(), err)
+	}
+	for i := range rows {
+		r := &rows[i]
+		if s, err := lifecycle.Fold(r.Events); err == nil && r.Job.Stage == rag.Pending {
+			r.Job.NotBefore = s.NotBefore.Truncate(time.Microsecond) // Age may have moved it back
+		}
+		for _, v := range store.Check(r) {
+			w.Fatalf("%s: %+v", h.Driver.Name(), v)
+		}
+		r.Job, r.Now = timeless(&r.Job), when(r.Now)
+		for k, e := range r.Events {
+			r.Events[k] = timelessEvent(e)
+		}
+	}
+	return rows
+}
+
+func (w *twins) stats(h Harness) store.Stats {
+	w.Helper()
+	s, err := h.Driver.Stats(w.ctx)
+	if err != nil {
+		w.Fatalf("%s: %v", h.Driver.Name(), err)
+	}
+	s.DatabaseBytes = 0
+	s.OldestDue = s.OldestDue.Round(5 * time.Minute) // what is skipped is a multiple, or one minute more
+	return s
+}
+
+// A content is what else a database shows, without its times and the IDs that
+// it chose.
 type content struct {
 	Jobs      []rag.Job
-	Audit     []store.AuditRow
 	Documents []store.Document
-	Stats     store.Stats
 	Chunks    map[string][]rag.Chunk // by document
 	Found     [][]string             // for each user, by words and by vectors
 }
@@ -559,30 +607,15 @@ func (w *twins) content(h Harness) content {
 	must(err)
 	for _, j := range js {
 		c.Jobs = append(c.Jobs, timeless(j))
-	}
-	slices.SortFunc(c.Jobs, func(a, b rag.Job) int { return cmp.Compare(a.ID, b.ID) })
-	c.Audit, err = h.Driver.AuditRows(w.ctx, "", 1000)
-	must(err)
-	for i := range c.Audit {
-		r := &c.Audit[i]
-		if s, err := lifecycle.Fold(r.Events); err == nil && r.Job.Stage == rag.Pending {
-			r.Job.NotBefore = s.NotBefore.Truncate(time.Microsecond) // Age may have moved it back
-		}
-		for _, v := range store.Check(r) {
-			w.Fatalf("%s: %+v", h.Driver.Name(), v)
-		}
-		r.Job, r.Now = timeless(&r.Job), when(r.Now)
-		for k, e := range r.Events {
-			r.Events[k] = timelessEvent(e)
-		}
-		if r.Chunks > 0 {
-			rows, err := h.Driver.DocumentChunks(w.ctx, r.Job.DocumentID, 0, 100)
+		if j.ChunkCount > 0 {
+			rows, err := h.Driver.DocumentChunks(w.ctx, j.DocumentID, 0, 100)
 			must(err)
 			for _, row := range rows {
 				c.Chunks[row.DocumentID] = append(c.Chunks[row.DocumentID], row.Chunk)
 			}
 		}
 	}
+	slices.SortFunc(c.Jobs, func(a, b rag.Job) int { return cmp.Compare(a.ID, b.ID) })
 	c.Documents, err = h.Driver.Documents(w.ctx, store.DocumentFilter{Limit: 1000})
 	must(err)
 	for i := range c.Documents {
@@ -590,10 +623,6 @@ func (w *twins) content(h Harness) content {
 		d.CreatedAt, d.UpdatedAt, d.ProcessedAt = when(d.CreatedAt), when(d.UpdatedAt), when(d.ProcessedAt)
 	}
 	slices.SortFunc(c.Documents, func(a, b store.Document) int { return cmp.Compare(a.ID, b.ID) })
-	c.Stats, err = h.Driver.Stats(w.ctx)
-	must(err)
-	c.Stats.DatabaseBytes = 0
-	c.Stats.OldestDue = c.Stats.OldestDue.Round(5 * time.Minute) // what is skipped is a multiple, or one minute more
 	for _, user := range w.users {
 		f := store.Filter{UserID: user}
 		words, err := h.Driver.Match(w.ctx, store.MatchQuery{Filter: f, Text: "fox", N: 1000})
@@ -619,7 +648,14 @@ func (w *twins) content(h Harness) content {
 
 // same checks that both hold the same, and remembers it.
 func (w *twins) same(t *rapid.T) {
-	agree(w, "what is stored", w.content(w.db), w.content(w.ref))
+	rows := w.rows(w.db)
+	agree(w, "what is stored", rows, w.rows(w.ref))
+	agree(w, "Stats", w.stats(w.db), w.stats(w.ref))
+	if !w.stored && gocmp.Equal(rows, w.last) {
+		return
+	}
+	w.last, w.stored = rows, false
+	agree(w, "what is shown", w.content(w.db), w.content(w.ref))
 	for _, j := range w.jobs() {
 		if !slices.ContainsFunc(w.seen, func(s rag.Job) bool { return s.ID == j.ID && s.Seq == j.Seq }) {
 			w.seen = append(w.seen, *j)
