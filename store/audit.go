@@ -24,6 +24,7 @@ type Invariant struct {
 	Name    string // stable, for metrics; docs/runbook.md has a section of this name
 	Rule    int    // of docs/architecture.md, "The stage is never wrong"
 	Meaning string
+	Whole   bool // of the database as a whole: only an [Inspector] finds a violation
 }
 
 // Runbook returns where the runbook says what to do about a violation.
@@ -51,14 +52,21 @@ var (
 	legacyReading = invariant("legacy_reading", 9, "a row of the incumbent's is shown as the stage that its status implies")
 
 	// Orphan and IndexSound are found by an [Inspector].
-	Orphan     = invariant("orphan", 4, "nothing is left of a document that is gone")
-	IndexSound = invariant("index_sound", 4, "the database and its indexes are sound")
+	Orphan     = whole("orphan", 4, "nothing is left of a document that is gone")
+	IndexSound = whole("index_sound", 4, "the database and its indexes are sound")
 )
 
 var invariants []Invariant
 
 func invariant(name string, rule int, meaning string) Invariant {
-	i := Invariant{name, rule, meaning}
+	return add(Invariant{Name: name, Rule: rule, Meaning: meaning})
+}
+
+func whole(name string, rule int, meaning string) Invariant {
+	return add(Invariant{Name: name, Rule: rule, Meaning: meaning, Whole: true})
+}
+
+func add(i Invariant) Invariant {
 	invariants = append(invariants, i)
 	return i
 }
