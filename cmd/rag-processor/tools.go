@@ -26,7 +26,7 @@ func worker(ctx context.Context, c *cli) error {
 	}
 	var l net.Listener
 	if c.str("probes") != "" {
-		if l, err = net.Listen("tcp", c.str("probes")); err != nil {
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", c.str("probes")); err != nil {
 			return &usageError{fmt.Sprintf("%s cannot be listened on: %v", c.str("probes"), err), "name another address with --probes, such as :9090"}
 		}
 		defer l.Close()
