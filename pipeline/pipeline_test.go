@@ -64,6 +64,7 @@ func newWorld(t *testing.T) *world {
 		if _, err := w.store.Audit(context.WithoutCancel(t.Context()), func(v store.Violation) { t.Errorf("audit: %+v", v) }); err != nil {
 			t.Error(err)
 		}
+		storetest.Record(t, w.db)
 		w.store.Close()
 	})
 	root, err := filepath.EvalSymlinks(w.dir)

@@ -44,6 +44,7 @@ func run(t *testing.T, test func(w *world)) {
 		if _, err := w.s.Audit(t.Context(), func(v store.Violation) { t.Errorf("audit: %+v", v) }); err != nil {
 			t.Error(err)
 		}
+		storetest.Record(t, w.db)
 		w.s.Close()
 	})
 }

@@ -31,6 +31,7 @@ import (
 	"ragprocessor/source"
 	"ragprocessor/store"
 	"ragprocessor/store/memory"
+	"ragprocessor/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -144,7 +145,10 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := bare(t)
-	t.Cleanup(func() { w.Store.Close() })
+	t.Cleanup(func() {
+		storetest.Record(t, w.db)
+		w.Store.Close()
+	})
 	return w
 }
 

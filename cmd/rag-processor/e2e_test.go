@@ -25,6 +25,7 @@ import (
 	"ragprocessor/store"
 	"ragprocessor/store/postgres"
 	"ragprocessor/store/sqlite"
+	"ragprocessor/store/storetest"
 )
 
 var binary struct {
@@ -371,6 +372,7 @@ func TestKillNine(t *testing.T) {
 			env = append(env, "RAG_DATA_DIR="+dir, "RAG_LEASE=2s", "RAG_LOG_FILE="+filepath.Join(dir, "log"))
 			env = append(env, modelEnv(t)...)
 			defer d.Close()
+			defer storetest.Record(t, d)
 			r := &reader{read: read, words: c.words, last: map[string]sight{}, find: func(ctx context.Context, word string) ([]store.Hit, error) {
 				return d.Match(ctx, store.MatchQuery{Filter: store.Filter{UserID: localUser}, Text: word, N: 3})
 			}}

@@ -15,6 +15,7 @@ import (
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
+	"ragprocessor/store/storetest"
 )
 
 // TestSignals stops workers that are in the middle of a file, as a deployment
@@ -44,6 +45,7 @@ func TestSignals(t *testing.T) {
 			dir := t.TempDir()
 			env, d, _ := tt.open(t, dir)
 			defer d.Close()
+			defer storetest.Record(t, d)
 			env = append(env, "RAG_DATA_DIR="+dir, "RAG_LOG_FILE="+filepath.Join(dir, "log"), "RAG_GRACE="+tt.grace)
 			env = append(env, models...)
 

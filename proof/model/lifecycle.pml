@@ -581,13 +581,16 @@ end:	do
 #endif
 #endif
 #if NET
-	/* The answer is lost. The claim repeated, by its ID, gives the same job if it is still this claim's. */
+	/* The answer is lost. The claim repeated, by its ID, gives the same job if it has not moved since. */
 	:: d_step { FAULT && H.doing == Work && !QUEUED && H.confirmed == Downloading && H.lost == Kept && !(net.sent && net.own && net.who == w) ->
 		FAULTY; printf("@ unheard %d\n", w); H.doing = Asking }
 	:: d_step { H.doing == Asking ->
 		printf("@ asks %d\n", w);
 		if
-		:: HOLDS -> H.doing = Work
+		:: HOLDS && !row[H.job].cancel ->
+			CHECK(H.valid, stale_changes_nothing);
+			row[H.job].lease = Live;
+			H.doing = Work
 		:: else -> leave(w)
 		fi }
 #endif

@@ -10,8 +10,6 @@
  */
 
 c_decl {
-	#include <stdio.h>
-	#include <stdlib.h>
 
 	typedef struct Line { int on, from, to, attempt, gen, limit, worker; } Line;
 	typedef struct Log { int n, best; Line *line; } Log;
@@ -53,10 +51,10 @@ short written;  /* how many of its events the model has written */
 bit astray;     /* the model wrote another event */
 byte who;       /* the worker in the row: of the last claim */
 byte nextgen;   /* the generation of the next event */
-hidden byte told;
+hidden byte takes;
 
-/* GOES_ON: the log has more events, and no search has yet come to its end. */
-#define GOES_ON (!astray && c_expr { written_all() == 0 })
+/* GOES_ON: the model has written nothing but the log so far, and has not yet been seen to write the whole. */
+#define GOES_ON (!astray && c_expr { logs[now.log].best < logs[now.log].n })
 
 #define TOLD nextgen
 
@@ -69,12 +67,12 @@ hidden byte told;
 	c_code { now.nextgen = logs[now.log].n ? logs[now.log].line[0].gen : 0; }
 
 #define RECORD \
-	sig = on; \
+	sig = on; takes = TAKES_LEASE(on); \
 	c_code { \
 		Log *l = &logs[now.log]; \
 		Line *e = &l->line[now.written]; \
 		if (now.written == l->n || e->on != sig || e->from != from || e->to != to || e->attempt != att || e->gen != gen || \
-			e->limit != lim || e->worker != now.who && e->on != CLAIM_SIGNALS) \
+			e->limit != lim || (e->worker != now.who && !takes)) \
 			now.astray = 1; \
 		else { \
 			now.who = e->worker; \

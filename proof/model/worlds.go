@@ -58,7 +58,6 @@ type variant struct {
 var variants = []variant{
 	// What the database compares before it lets a worker write.
 	{[]string{"NO_ATTEMPT_FENCE"}, faults, "stale_changes_nothing", ""},
-	{[]string{"NO_ATTEMPT_FENCE"}, generations, "searchable_iff_completed", "searchable_iff_completed"},
 	{[]string{"NO_STAGE_CAS"}, faults, "stale_changes_nothing", ""},
 	{[]string{"NO_STAGE_CAS"}, faults, "log_chain", "log_chain"},
 	{[]string{"NO_GENERATION_FENCE"}, generations, "", ""},

@@ -34,6 +34,7 @@ func newStore(t *testing.T, d *DB) *store.Store {
 	s := store.New(storetest.WithFaults(d, func(int, string) storetest.Fault { return storetest.Works }), new(event.Bus),
 		slog.New(slog.DiscardHandler), store.Options{Lease: storetest.Lease})
 	t.Cleanup(func() {
+		storetest.Record(t, d)
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

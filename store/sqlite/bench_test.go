@@ -109,7 +109,7 @@ func ready(t testing.TB, d *sqlite.DB, user, name string, chunks int) lifecycle.
 		if out, err := d.Apply(t.Context(), store.Moves(t1), time.Hour); err != nil || out[0].Err != nil {
 			t.Fatal(out, err)
 		}
-		j.Stage, j.Attempt = t1.To(), t1.NewAttempt()
+		j.Stage, j.Attempt, j.Worker = t1.To(), t1.NewAttempt(), t1.Worker()
 	}
 	return last
 }

@@ -39,6 +39,7 @@ func TestDiskFull(t *testing.T) {
 	d := open(t, path, sqlite.Options{})
 	s := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{Lease: time.Hour})
 	defer s.Close()
+	defer storetest.Record(t, d)
 	if err := enqueue(t.Context(), d, "a.txt"); err != nil {
 		t.Fatal(err)
 	}

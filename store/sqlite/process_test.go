@@ -98,6 +98,7 @@ func TestKill9(t *testing.T) {
 	d := open(t, path, sqlite.Options{})
 	s := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
 	defer s.Close()
+	defer storetest.Record(t, d)
 	db := raw(t, path)
 	rng := rand.New(rand.NewPCG(1, 2))
 	const jobs, rounds = 12, 8
@@ -218,6 +219,7 @@ func TestTwoProcessesShare(t *testing.T) {
 	d := open(t, path, sqlite.Options{})
 	s := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
 	defer s.Close()
+	defer storetest.Record(t, d)
 	const jobs = 60
 	for i := range jobs {
 		if _, err := s.Enqueue(t.Context(), storetest.NewJob(storetest.Alice, fmt.Sprint(i, ".txt"))); err != nil {

@@ -128,6 +128,7 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 			})
 			tt.test(t, w)
 			w.audit()
+			Record(t, w.Driver)
 		})
 	}
 }
