@@ -538,6 +538,48 @@ func TestRequestIsHeardAgainWhileItIsAnswered(t *testing.T) {
 	})
 }
 
+// unheardMove is a database that makes the first move out of downloading but
+// loses its answer, and calls then before anybody can repeat it.
+type unheardMove struct {
+	store.Driver
+	then func()
+	done bool
+}
+
+func (d *unheardMove) Apply(ctx context.Context, ws []store.Write, lease time.Duration) ([]store.Applied, error) {
+	out, err := d.Driver.Apply(ctx, ws, lease)
+	if ws[0].Transition.On() != lifecycle.Downloaded || d.done {
+		return out, err
+	}
+	d.done = true
+	d.then()
+	return nil, storetest.ErrFault
+}
+
+// A request to cancel is acknowledged from where the row stands, not from where
+// the worker last heard that it stood.
+func TestRequestAfterAnUnheardMove(t *testing.T) {
+	run(t, func(w *world) {
+		d := &unheardMove{Driver: w.db}
+		s := w.store(d)
+		stop := w.start(s, walk(time.Minute))
+		j := w.enqueue("a.txt")
+		d.then = func() {
+			if _, err := s.Cancel(w.Context(), j.ID, "a person"); err != nil {
+				w.Error(err)
+			}
+		}
+		w.await(j.ID, rag.Processing)
+		if took := w.await(j.ID, rag.Cancelled); took > time.Second {
+			w.Errorf("acknowledged after %v, as if the lease had to run out", took)
+		}
+		stop()
+		if got := w.signals(j.ID); !slices.Equal(got, []string{"enqueue", "claim", "downloaded", "request_cancel", "cancel"}) {
+			w.Errorf("log %v", got)
+		}
+	})
+}
+
 func TestBackoff(t *testing.T) {
 	b := runner.Backoff{Base: time.Second, Max: 10 * time.Second}
 	for failures, full := range map[int]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 99: 10} {

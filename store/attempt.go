@@ -35,6 +35,7 @@ type Attempt struct {
 	lost      chan struct{} // closed when err is first set
 	err       error
 
+	unheard   bool // the last commit gave no answer: the row may be further than confirmed
 	answering bool // the request to cancel is being answered
 	left      bool // the attempt is being ended: the work may not move the job any more
 
@@ -272,7 +273,7 @@ func (a *Attempt) land(qs []*queued, sent time.Time, out []Applied, err error) {
 	wait := time.Duration(0)
 	switch {
 	case failed == nil:
-		a.backoff = 0
+		a.backoff, a.unheard = 0, false
 	//fence:land-refused
 	case rag.IsPermanent(err) && failed.last:
 		// What the database refuses for good leaves the hold as it is: the job
@@ -286,6 +287,7 @@ func (a *Attempt) land(qs []*queued, sent time.Time, out []Applied, err error) {
 		failed.ended, failed.err = true, err
 		a.losing(err)
 	default:
+		a.unheard = true
 		a.backoff = min(max(50*time.Millisecond, 2*a.backoff), 2*time.Second)
 		wait = a.backoff/2 + a.store.opt.Jitter(a.backoff)
 		a.alone = a.alone || errors.Is(err, context.DeadlineExceeded)
@@ -370,8 +372,40 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.queue = nil
 	//fence:acknowledge-confirmed
 	a.job.Stage, a.job.Status = a.confirmed.Stage, a.confirmed.Status
+	unheard := a.unheard
 	a.mu.Unlock()
+	if unheard {
+		if err := a.look(ctx); err != nil {
+			return err
+		}
+	}
 	return a.end(ctx, lifecycle.Cancel, rag.Detail{Note: "acknowledged by the worker"}, nil)
+}
+
+// look takes note of where the row stands. No move can change that behind its
+// back: once a cancellation is requested, the database refuses them all.
+func (a *Attempt) look(ctx context.Context) error {
+	id := a.Job().ID
+	for {
+		j, err := a.store.Job(ctx, id)
+		switch {
+		case err == nil:
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if j.Attempt != a.job.Attempt || j.Generation != a.job.Generation || !lifecycle.Active(j.Stage) {
+				return rag.ErrStale
+			}
+			a.job, a.confirmed, a.unheard = *j, *j, false
+			return nil
+		case errors.Is(err, rag.ErrNotFound):
+			return rag.ErrStale
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // leaving refuses every move that the work may still ask for: it can be running,
