@@ -41,11 +41,14 @@ models: build ## Fetch the embedding model and verify it
 
 .PHONY: test
 test: build ## Run every test with the race detector, on a throwaway PostgreSQL, with the models and a browser
-	@scripts/install.sh gcc git chromium
+	@scripts/install.sh gcc git chromium spin
 	@scripts/models.sh $(BIN) --data-dir $(DATA) $(TEST_MODELS)
 	@scripts/postgres-install.sh
-	@CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 \
-		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+	@rm -rf .cache/traces && mkdir -p .cache/traces
+	@traces=$$(mktemp -d $(CURDIR)/.cache/traces/XXXXXX) && \
+		CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 RAG_REQUIRE_SPIN=1 RAG_TRACES=$$traces \
+		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./... && \
+		{ [ -n "$(TESTFLAGS)" ] || $(GO) run ./proof/model traces $$traces; }
 
 .PHONY: check
 check: ## Check format, vet, lints, known vulnerabilities, modules and generated files
@@ -53,7 +56,7 @@ check: ## Check format, vet, lints, known vulnerabilities, modules and generated
 
 .PHONY: generate
 generate: ## Write the files that are generated from the code
-	@$(GO) test -count=1 -run '^TestGenerated$$' ./lifecycle -update
+	@$(GO) test -count=1 -run '^TestGenerated$$' ./lifecycle ./proof/model -update
 	@RAG_UPDATE=1 $(GO) test -count=1 -run '^TestConfigPage$$' ./cmd/rag-processor
 
 .PHONY: fuzz
@@ -64,6 +67,11 @@ fuzz: ## Fuzz each parser and decoder for FUZZTIME (20s)
 mutants: ## Take out one fence of the program at a time and require that a test notices
 	@scripts/postgres-install.sh
 	@scripts/postgres-test.sh run $(GO) run ./proof/mutants
+
+.PHONY: model
+model: ## Check the specification of a job's life with spin, and that it fails without each of its fences
+	@scripts/install.sh spin gcc
+	@$(GO) run ./proof/model
 
 .PHONY: chaos
 chaos: ## Kill, stop, cut off and fill up a whole installation for MINUTES (2); fail if anything shown was untrue

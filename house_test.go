@@ -52,6 +52,7 @@ var walk = []struct {
 		"rag", "lifecycle", "event", "source", "parse", "embed", "model/local", "store", "store/sqlite", "store/postgres", "search", "pipeline", "runner", "server",
 	}},
 	{pkg: "proof/mutants", std: true},
+	{pkg: "proof/model", allow: []string{"rag", "lifecycle"}, std: true},
 	{pkg: "proof/history", allow: []string{"rag", "lifecycle"}, std: true},
 	{pkg: "proof/chaos", allow: []string{"rag", "lifecycle", "event", "source", "parse", "chunk", "embed", "store", "store/sqlite", "store/postgres", "proof/history"}},
 	{pkg: "proof/powercut", allow: []string{"rag", "lifecycle", "event", "store", "store/sqlite"}},

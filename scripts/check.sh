@@ -33,7 +33,7 @@ check "go vet, bench" "$go" -C bench vet ./...
 check "go mod tidy" "$go" mod tidy -diff
 check "go mod tidy, bench" "$go" -C bench mod tidy -diff
 check "golangci-lint, staticcheck among them" tool golangci-lint run ./...
-check "generated files" "$go" test -count=1 -run '^(TestGenerated|TestConfigPage)$' ./lifecycle ./cmd/rag-processor
+check "generated files" "$go" test -count=1 -run '^(TestGenerated|TestConfigPage)$' ./lifecycle ./proof/model ./cmd/rag-processor
 
 # Its database is fetched from the network at each run. Not to reach it says
 # nothing about this program.

@@ -32,6 +32,7 @@ use() {
 	gcc) echo "gcc and the C library's headers, for the race detector" ;;
 	ip) echo "ip, which makes network namespaces" ;;
 	git) echo "git, whose ignore rules are the measure of ours" ;;
+	spin) echo "spin, the model checker" ;;
 	pip) echo "Python 3 with pip, which can bring Go and the runtime of the models" ;;
 	maven) echo "Maven (mvn), which can bring the models" ;;
 	*) echo "$1" ;;
