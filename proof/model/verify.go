@@ -268,7 +268,7 @@ func (s search) run(ctx context.Context) (r result) {
 	case failed > 0:
 		r.violated = failed.String()
 	default:
-		r.err = fmt.Errorf("pan found an error, but its trail names no property: %v: %s", err, deadEnd.FindString(text))
+		r.err = errors.Join(fmt.Errorf("pan found an error, but its trail names no property: %s", deadEnd.FindString(text)), err)
 	}
 	return r
 }
