@@ -811,6 +811,13 @@ end:	do
 /* Every job ends, and a request to cancel is answered. */
 ltl ends    { <>[] ALL_ENDED }
 ltl answers { [] (row[0].cancel -> <> !row[0].cancel) }
+
+/* time goes on when nothing else does. Without it a run that comes to rest would have no end to judge. */
+active proctype time() {
+	do
+	:: faults <= FAULTS
+	od
+}
 #else
 #ifndef TRACE
 /* rest looks at what is left when nothing can happen any more. */

@@ -33,6 +33,7 @@ func timeline(trail string) (lines []string, failed property) {
 		case "fails":
 			failed = property(v[0])
 			say("%s does not hold", failed)
+			return lines, failed // spin replays the step to its end
 		case "event":
 			job := ""
 			if v[0] > 0 {
@@ -80,6 +81,9 @@ func timeline(trail string) (lines []string, failed property) {
 		default:
 			say("%s", rest)
 		}
+	}
+	if cycle && strings.HasPrefix(lines[len(lines)-1], "from here on") {
+		lines[len(lines)-1] = "and nothing more happens"
 	}
 	return lines, failed
 }

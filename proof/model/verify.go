@@ -232,8 +232,10 @@ func (s search) run(ctx context.Context) (r result) {
 	case s.claim != "":
 		options, args = []string{"-O1", "-DNFAIR=3"}, append(args, "-a", "-f", "-N", s.claim)
 	case s.shortest:
-		// Such a search ends soon: to compile it well would take longer.
-		options = []string{"-O0", "-DSAFETY", "-DBFS"}
+		options = append(options, "-DBFS")
+	}
+	if s.want != "" {
+		options[0] = "-O0" // it ends soon: to compile it well would take longer
 	}
 	if r.err = build(ctx, dir, s.define, options); r.err != nil {
 		return r

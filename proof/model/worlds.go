@@ -23,6 +23,8 @@ var (
 		[]string{"LIVENESS", "NET=1", "GENS=1", "ATTEMPTS=2", "LIMIT=2", "FAULTS=2", "DEMANDS=2"}, "ends"}
 	answer = world{"answer", "every request to cancel is answered: weak fairness, at most 1 fault and 3 demands",
 		[]string{"LIVENESS", "NET=1", "GENS=2", "ATTEMPTS=2", "LIMIT=2", "FAULTS=1", "DEMANDS=3"}, "answers"}
+	twice = world{"twice", "2 workers, 1 attempt; 2 generations, crashes, pauses, cancels",
+		[]string{"NET=0", "GENS=2", "ATTEMPTS=1", "LIMIT=1"}, ""}
 	rest = world{"rest", "what is left when nothing more can happen: at most 2 faults and 2 demands",
 		[]string{"NET=1", "GENS=1", "ATTEMPTS=2", "LIMIT=2", "FAULTS=2", "DEMANDS=2"}, ""}
 )
@@ -70,10 +72,10 @@ var variants = []variant{
 	// What is one transaction.
 	{[]string{"NO_ATOMIC_LOG"}, faults, "row_is_fold", ""},
 	{[]string{"NO_ATOMIC_FINISH"}, faults, "searchable_iff_completed", ""},
-	{[]string{"NO_REPLACE"}, generations, "one_generation", "one_generation"},
+	{[]string{"NO_REPLACE"}, twice, "one_generation", ""},
 	{[]string{"NO_LEASE_END"}, faults, "lease_iff_active", ""},
 	// Claims.
-	{[]string{"NO_CLAIM_LOCK"}, faults, "one_holder", ""},
+	{[]string{"NO_CLAIM_LOCK"}, faults, "one_holder", "one_holder"},
 	{[]string{"NO_EXPIRED_CHECK"}, faults, "live_lease_kept", ""},
 	{[]string{"NO_ATTEMPT_LIMIT"}, faults, "retry_budget", ""},
 	{[]string{"NO_CAP"}, twoJobs, "cap_respected", ""},
