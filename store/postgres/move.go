@@ -318,7 +318,7 @@ type querier interface {
 func moveAll(ctx context.Context, q querier, ws []store.Write, lease time.Duration) ([]store.Applied, map[int]made, error) {
 	b := &pgx.Batch{}
 	if _, ok := q.(*pgxpool.Pool); ok { // not in a transaction that begin began
-		b.Queue(`SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`)
+		b.Queue(`SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`)
 	}
 	done, err := queueMoves(b, ws, lease)
 	if err != nil {

@@ -196,7 +196,7 @@ func begin(opt pgx.TxOptions) string {
 	if opt.AccessMode != "" {
 		mode += " " + string(opt.AccessMode)
 	}
-	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off",
+	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off",
 		mode, silence.Milliseconds())
 }
 
