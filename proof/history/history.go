@@ -317,13 +317,20 @@ func (j *job) next(n int) int {
 	return n
 }
 
-// after returns the time of the first event behind version n, which waited for
-// n to be visible. It is zero if n is the last.
+// after returns the time of the first event behind version n that was surely not
+// written together with it, and so waited for it to be visible. It is zero if
+// there is none.
 func (j *job) after(n int) time.Time {
-	if n == 0 || n >= len(j.log) {
+	if n == 0 {
 		return time.Time{}
 	}
-	return j.log[n].At
+	at := j.log[n-1].At
+	for _, e := range j.log[n:] {
+		if !e.At.Equal(at) {
+			return e.At
+		}
+	}
+	return time.Time{}
 }
 
 // candidates returns the versions of j, as numbers of events, that r may show,

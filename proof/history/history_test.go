@@ -165,6 +165,7 @@ func TestAllowed(t *testing.T) {
 			w.Ticks = true
 			w.Logs["j"], w.Readings = w.Logs["j"][:13], w.Readings[:12]
 			w.Logs["j"][12].At, w.Logs["j"][12].Committed = w.Logs["j"][11].At, w.Logs["j"][11].Committed
+			w.show(11, 1.1, 1.15) // both may be on their way
 			w.show(12, 0.2, 0.3)
 			r := w.show(13, 0.31, 0.4)
 			r.Seq, r.Chunks, r.Source = 0, Count{}, API
