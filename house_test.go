@@ -48,12 +48,12 @@ var walk = []struct {
 	{pkg: "runner", allow: []string{"rag", "lifecycle", "event", "store"}},
 	{pkg: "proof/explore", allow: []string{"rag", "lifecycle", "event", "source", "embed", "store", "store/memory", "pipeline", "runner"}},
 	{pkg: "server", allow: []string{"rag", "lifecycle", "event", "source", "parse", "store", "search"}},
+	{pkg: "proof/history", allow: []string{"rag", "lifecycle"}, std: true},
 	{pkg: "cmd/rag-processor", allow: []string{
 		"rag", "lifecycle", "event", "source", "parse", "embed", "model/local", "store", "store/sqlite", "store/postgres", "search", "pipeline", "runner", "server",
 	}},
 	{pkg: "proof/mutants", std: true},
 	{pkg: "proof/model", allow: []string{"rag", "lifecycle"}, std: true},
-	{pkg: "proof/history", allow: []string{"rag", "lifecycle"}, std: true},
 	{pkg: "proof/chaos", allow: []string{"rag", "lifecycle", "event", "source", "parse", "chunk", "embed", "store", "store/sqlite", "store/postgres", "proof/history"}},
 	{pkg: "proof/powercut", allow: []string{"rag", "lifecycle", "event", "store", "store/sqlite"}},
 }

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ragprocessor/lifecycle"
+	"ragprocessor/proof/history"
 	"ragprocessor/rag"
 	"ragprocessor/store"
 	"ragprocessor/store/postgres"
@@ -207,15 +207,16 @@ func makePDF(text string) []byte {
 	return b.Bytes()
 }
 
-// A sight is what a reader of the public tables sees of one job, and the
-// attempt and number of events beside it, in one snapshot.
+// A sight is what a reader of the public tables sees of one job, and what our
+// own row says beside it, in one snapshot.
 type sight struct {
-	id, document, file, stage, status, documentStatus string
-	attempt, seq, chunks, counted                     int
+	history.Reading
+	document, file string
 }
 
-// A reader polls the tables as an outsider does, with SQL of its own, and
-// decides whether anything that it was shown was untrue.
+// A reader polls the tables as an outsider does, with SQL of its own, and notes
+// what it is shown. As soon as a file is shown to be completed it searches for
+// the file's word.
 type reader struct {
 	read  func(ctx context.Context) ([]sight, error)
 	find  func(ctx context.Context, word string) ([]store.Hit, error)
@@ -223,18 +224,11 @@ type reader struct {
 
 	mu       sync.Mutex
 	last     map[string]sight
-	findings []string
+	readings []history.Reading
+	failures []error
 	looks    int
 	searched int
 }
-
-func (r *reader) complain(format string, args ...any) {
-	if len(r.findings) < 20 {
-		r.findings = append(r.findings, fmt.Sprintf(format, args...))
-	}
-}
-
-var order = map[string]int{"pending": 0, "downloading": 1, "processing": 2, "embedding": 3, "storing": 4, "completed": 5, "failed": 5, "cancelled": 5}
 
 // run polls every 20 ms until ctx is done.
 func (r *reader) run(ctx context.Context) {
@@ -246,70 +240,40 @@ func (r *reader) run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		begun := time.Now()
 		now, err := r.read(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				r.mu.Lock()
-				r.complain("read: %v", err)
-				r.mu.Unlock()
-			}
-			continue
-		}
+		ended := time.Now()
 		r.mu.Lock()
+		if err != nil && ctx.Err() == nil {
+			r.failures = append(r.failures, err)
+		}
 		r.looks++
 		for _, s := range now {
-			r.judge(ctx, s)
+			s.Source, s.Begun, s.Ended = history.Table, begun, ended
+			s.LostContact = lifecycle.Active(s.Stage) && !s.Live
+			r.readings = append(r.readings, s.Reading)
+			if word := r.words[s.file]; word != "" && s.Stage == rag.Completed && r.last[s.JobID].Stage != rag.Completed {
+				r.search(ctx, s, word)
+			}
+			r.last[s.JobID] = s
 		}
 		r.mu.Unlock()
 	}
 }
 
-func (r *reader) judge(ctx context.Context, s sight) {
-	was, seen := r.last[s.id]
-	r.last[s.id] = s
-	if _, known := order[s.stage]; !known {
-		r.complain("%s: stage %q is not in the vocabulary", s.file, s.stage)
-	}
-	want := map[string][]string{
-		"pending": {"pending", "retry_pending"}, "completed": {"processed", "partially_processed"}, "failed": {"error"}, "cancelled": {"cancelled"},
-	}[s.stage]
-	if want == nil {
-		want = []string{"processing"}
-	}
-	if !slices.Contains(want, s.status) {
-		r.complain("%s: stage %s beside status %s", s.file, s.stage, s.status)
-	}
-	if s.chunks != s.counted {
-		r.complain("%s: %d chunks, but the document counts %d", s.file, s.chunks, s.counted)
-	}
-	if s.stage != "completed" && s.chunks > 0 {
-		r.complain("%s: %d chunks while %s", s.file, s.chunks, s.stage)
-	}
-	if seen {
-		if s.seq < was.seq || s.attempt < was.attempt {
-			r.complain("%s: event %d, attempt %d after event %d, attempt %d", s.file, s.seq, s.attempt, was.seq, was.attempt)
+func (r *reader) search(ctx context.Context, s sight, word string) {
+	begun := time.Now()
+	hits, err := r.find(ctx, word)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.failures = append(r.failures, err)
 		}
-		if s.attempt == was.attempt && s.stage != "pending" {
-			steps := order[s.stage] - order[was.stage]
-			switch {
-			case steps < 0:
-				r.complain("%s: from %s back to %s within attempt %d", s.file, was.stage, s.stage, s.attempt)
-			case s.stage != "failed" && s.stage != "cancelled" && steps > s.seq-was.seq:
-				r.complain("%s: from %s to %s in %d moves: a stage was skipped", s.file, was.stage, s.stage, s.seq-was.seq)
-			}
-		}
+		return
 	}
-	if s.stage == "completed" && was.stage != "completed" {
-		if word := r.words[s.file]; word != "" {
-			r.searched++
-			hits, err := r.find(ctx, word)
-			if err != nil && ctx.Err() == nil {
-				r.complain("search: %v", err)
-			} else if err == nil && (len(hits) == 0 || hits[0].DocumentID != s.document) {
-				r.complain("%s is completed, but its word %s is not found: %v", s.file, word, hits)
-			}
-		}
-	}
+	r.searched++
+	r.readings = append(r.readings, history.Reading{
+		Source: history.Search, Begun: begun, Ended: time.Now(), JobID: s.JobID, Word: word, Found: len(hits) > 0 && hits[0].DocumentID == s.document,
+	})
 }
 
 func (r *reader) ended() int {
@@ -317,11 +281,42 @@ func (r *reader) ended() int {
 	defer r.mu.Unlock()
 	n := 0
 	for _, s := range r.last {
-		if order[s.stage] == 5 {
+		if lifecycle.Ended(s.Stage) {
 			n++
 		}
 	}
 	return n
+}
+
+// judge compares what was shown with the logs.
+func (r *reader) judge(t *testing.T, d store.Driver, c *corpus, lease time.Duration, acts []history.Act) {
+	t.Helper()
+	for _, err := range r.failures {
+		t.Error(err)
+	}
+	h := &history.History{
+		Leases: []history.Period{{Lease: lease}}, Tolerance: 20 * time.Millisecond, InFlight: time.Second,
+		Readings: r.readings, Logs: map[string][]history.Event{}, Acts: acts, Files: map[string][]history.Version{},
+	}
+	for id, s := range r.last {
+		es, err := d.Events(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range es {
+			h.Logs[id] = append(h.Logs[id], history.Event{Event: e})
+		}
+		v := history.Version{Word: c.words[s.file], Chunks: -1, Code: c.bad[s.file]}
+		if v.Word == "" {
+			v.Chunks = 0
+		}
+		h.Files[id] = []history.Version{v}
+	}
+	for i, f := range history.Check(h) {
+		if i < 20 {
+			t.Error("untrue: " + f.String())
+		}
+	}
 }
 
 // A process is a run of the program that a test may kill.
@@ -403,6 +398,11 @@ func TestKillNine(t *testing.T) {
 				}
 			}()
 			rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+			var acts []history.Act
+			host, err := os.Hostname()
+			if err != nil {
+				t.Fatal(err)
+			}
 			killed := 0
 			next := 5 + rng.IntN(files/8)
 			tick := time.NewTicker(10 * time.Millisecond)
@@ -416,6 +416,7 @@ func TestKillNine(t *testing.T) {
 				if n := r.ended(); killed < kills && n >= next {
 					i := rng.IntN(len(ps))
 					ps[i].kill()
+					acts = append(acts, history.Act{Deed: history.Silenced, Begun: time.Now(), Worker: fmt.Sprintf("%s:%d", host, ps[i].cmd.Process.Pid)})
 					ps[i] = start(t, env, args...)
 					killed++
 					next = n + 1 + rng.IntN((files-n)/(kills+1-killed)/2+1)
@@ -426,9 +427,7 @@ func TestKillNine(t *testing.T) {
 			}
 			stopReader()
 			wg.Wait()
-			for _, f := range r.findings {
-				t.Error("untrue: " + f)
-			}
+			r.judge(t, d, c, 2*time.Second, acts)
 			if r.looks < 20 || r.searched < files/2 {
 				t.Errorf("the reader looked %d times and searched %d; too few to tell anything", r.looks, r.searched)
 			}
@@ -498,7 +497,8 @@ func openSQLite(t *testing.T, dir string) ([]string, store.Driver, func(context.
 	}
 	t.Cleanup(func() { db.Close() })
 	return []string{"DATABASE_URL="}, d, func(ctx context.Context) ([]sight, error) {
-		rows, err := db.QueryContext(ctx, `SELECT j.id, j.document_id, d.original_filename, j.processing_stage, j.status, d.status, r.attempt, r.seq,
+		rows, err := db.QueryContext(ctx, `SELECT j.id, j.document_id, d.original_filename, j.processing_stage, j.status, r.attempt, r.seq, r.generation, r.worker,
+			coalesce(r.confirmed_at, 0), coalesce(r.lease_expires_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER), 0), coalesce(r.failure->>'code', ''),
 			(SELECT count(*) FROM document_chunks c WHERE c.document_id = d.id), coalesce(d.chunk_count, 0)
 			FROM document_processing_jobs j JOIN documents d ON d.id = j.document_id JOIN rag_jobs r ON r.id = j.id`)
 		if err != nil {
@@ -508,9 +508,11 @@ func openSQLite(t *testing.T, dir string) ([]string, store.Driver, func(context.
 		var out []sight
 		for rows.Next() {
 			var s sight
-			if err := rows.Scan(&s.id, &s.document, &s.file, &s.stage, &s.status, &s.documentStatus, &s.attempt, &s.seq, &s.chunks, &s.counted); err != nil {
+			var confirmed int64
+			if err := rows.Scan(&s.JobID, &s.document, &s.file, &s.Stage, &s.Status, &s.Attempt, &s.Seq, &s.Generation, &s.Worker, &confirmed, &s.Live, &s.Failure, &s.Chunks.N, &s.Counted.N); err != nil {
 				return nil, err
 			}
+			s.ConfirmedAt, s.Chunks.Shown, s.Counted.Shown = time.UnixMicro(confirmed), true, true
 			out = append(out, s)
 		}
 		return out, rows.Err()
@@ -566,14 +568,16 @@ func openPostgres(t *testing.T, _ string) ([]string, store.Driver, func(context.
 	}
 	t.Cleanup(func() { conn.Close(context.WithoutCancel(t.Context())) })
 	return []string{"DATABASE_URL=" + u}, d, func(ctx context.Context) ([]sight, error) {
-		rows, err := conn.Query(ctx, `SELECT j.id::text, j.document_id::text, d.original_filename, j.processing_stage, j.status::text, d.status::text, r.attempt, r.seq,
+		rows, err := conn.Query(ctx, `SELECT j.id::text, j.document_id::text, d.original_filename, j.processing_stage, j.status::text, r.attempt, r.seq, r.generation, r.worker,
+			r.confirmed_at, coalesce(r.lease_expires_at > clock_timestamp(), false), coalesce(r.failure->>'code', ''),
 			(SELECT count(*) FROM document_chunks c WHERE c.document_id = d.id), coalesce(d.chunk_count, 0)
 			FROM document_processing_jobs j JOIN documents d ON d.id = j.document_id JOIN rag.jobs r ON r.job_id = j.id`)
 		if err != nil {
 			return nil, err
 		}
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s sight, err error) {
-			err = row.Scan(&s.id, &s.document, &s.file, &s.stage, &s.status, &s.documentStatus, &s.attempt, &s.seq, &s.chunks, &s.counted)
+			s.Chunks.Shown, s.Counted.Shown = true, true
+			err = row.Scan(&s.JobID, &s.document, &s.file, &s.Stage, &s.Status, &s.Attempt, &s.Seq, &s.Generation, &s.Worker, &s.ConfirmedAt, &s.Live, &s.Failure, &s.Chunks.N, &s.Counted.N)
 			return s, err
 		})
 	}

@@ -207,6 +207,9 @@ func (r *run) judge(ctx context.Context) (bool, error) {
 	fmt.Fprintf(w, "the same amid all other trouble: %s\n", r.cancels(logs, false))
 
 	bad := append(slices.Clone(r.failures), wrong...)
+	if n := 10 * r.total.Minutes(); float64(kills) < n || float64(len(h.Readings)) < 10*n {
+		bad = append(bad, fmt.Sprintf("%d kills and pauses and %d readings in %v are too few to tell anything", kills, len(h.Readings), r.total))
+	}
 	bad = append(bad, r.rec.parts...)
 	if auditErr != nil {
 		bad = append(bad, "audit: "+audited)

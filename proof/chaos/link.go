@@ -35,7 +35,7 @@ func newNetwork(ctx context.Context, say func(string, ...any)) (*network, error)
 		command(ctx, "ip", "addr", "add", n.subnet+".1/24", "dev", n.bridge),
 		command(ctx, "ip", "link", "set", n.bridge, "up"),
 	); err != nil {
-		n.close(say)
+		_ = command(ctx, "ip", "link", "del", n.bridge) // it may not be there
 		say("missing: network namespaces (%v); processes share this one, and only their ways to the database are cut", firstLine(err))
 		return n, nil
 	}

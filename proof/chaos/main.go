@@ -40,7 +40,7 @@ import (
 )
 
 func main() {
-	minutes := flag.Float64("minutes", 2, "how long, in all")
+	minutes := flag.Float64("minutes", 2, "how long, once everything runs")
 	seed := flag.Uint64("seed", 0, "of the schedule; 0 means any")
 	workers := flag.Int("workers", 5, "processes that only work")
 	lite := flag.Bool("sqlite", false, "one machine with one SQLite file, instead of PostgreSQL and a network")
@@ -361,7 +361,7 @@ func (r *run) live(ctx context.Context) (bool, error) {
 
 	// A share of the time is for the measures without other trouble, and for
 	// the end.
-	left := r.total - time.Since(r.begun)
+	left := r.total
 	short, long, end := min(left/10, 40*time.Second), min(left/5, 90*time.Second), min(left/10, 40*time.Second)
 	trouble, stop := context.WithTimeout(ctx, left-short-long-end)
 	var nemeses sync.WaitGroup

@@ -115,7 +115,7 @@ type Act struct {
 type Version struct {
 	From   time.Time
 	Word   string // that is in no other version or file; "" if there is none
-	Chunks int    // that it makes
+	Chunks int    // that it makes; -1 if that is not known
 	Code   string // of the failure that it must end in; "" if it must complete
 }
 
@@ -257,7 +257,9 @@ func (c *checker) outcome(id string, e Event) {
 	}
 	switch f := e.Detail.Failure; {
 	case lifecycle.Signal(e.Signal) == lifecycle.Stored:
-		if !slices.ContainsFunc(versions, func(v Version) bool { return v.Code == "" && e.Detail.Chunks != nil && *e.Detail.Chunks == v.Chunks }) {
+		if !slices.ContainsFunc(versions, func(v Version) bool {
+			return v.Code == "" && e.Detail.Chunks != nil && (*e.Detail.Chunks == v.Chunks || v.Chunks < 0)
+		}) {
 			n := -1
 			if e.Detail.Chunks != nil {
 				n = *e.Detail.Chunks
