@@ -87,6 +87,10 @@ chaos-sqlite: ## The same for MINUTES on one machine with SQLite
 powercut: ## Let the power go at random moments of SQLite's writes for MINUTES, and open what is left
 	@$(GO) run ./proof/powercut -for $(MINUTES)m $(if $(SEED),-seed $(SEED))
 
+.PHONY: verify
+verify: ## Prove: every order of events in small worlds, random long ones, the specification, and that a missing fence is noticed
+	@scripts/verify.sh $(PARTS)
+
 .PHONY: bench
 bench: build models ## Measure, beside others, and write docs/benchmarks.md
 	@scripts/postgres-install.sh

@@ -15,21 +15,37 @@ import (
 
 var (
 	limit = flag.Int("states", 400, "distinct states to explore in each scenario at most")
-	shard = flag.String("shard", "1/1", "which part of the scenarios: 1/2 is the first of two")
+	shard = flag.String("shard", "1/1", "which part of the work: 1/2 is the first of two")
+	count = flag.Bool("worlds", false, "print how many scenarios there are")
 	steps = flag.Int("steps", 8000, "steps to simulate")
 	first = flag.Uint64("seed", 0, "seed of the first simulated world; 0 means one that the time gives")
 )
 
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *count {
+		fmt.Println(len(Scenarios))
+		return
+	}
+	m.Run()
+}
+
+// part returns which part of the work is asked for, of how many.
+func part(t *testing.T) (n, of int) {
+	if _, err := fmt.Sscanf(*shard, "%d/%d", &n, &of); err != nil || n < 1 || n > of {
+		t.Fatalf("-shard %q: want part/of, such as 1/2", *shard)
+	}
+	return n, of
+}
+
 // TestExplore goes through every scenario. The bound of make test is small; that
 // of make verify lets each scenario come to its end.
 func TestExplore(t *testing.T) {
-	var part, of int
-	if _, err := fmt.Sscanf(*shard, "%d/%d", &part, &of); err != nil || part < 1 || part > of {
-		t.Fatalf("-shard %q: want part/of, such as 1/2", *shard)
-	}
+	n, of := part(t)
 	var all Report
+	worlds, whole := 0, 0
 	for i, s := range Scenarios {
-		if i%of != part-1 {
+		if i%of != n-1 {
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
@@ -38,17 +54,19 @@ func TestExplore(t *testing.T) {
 			if len(r.Found) > 0 {
 				t.Error(strings.Join(r.Found, "\n"))
 			}
-			whole := "whole"
-			if !r.Whole {
-				whole = "cut off"
+			bound := "cut off"
+			if r.Whole {
+				bound = "whole"
+				whole++
 			}
-			t.Logf("%7d states, %8d steps, %7d ends, depth %2d, %d diverged, %s, %v", r.States, r.Steps, r.Ends, r.Depth, r.Diverged, whole, time.Since(begin).Round(time.Millisecond))
+			t.Logf("%-45s %8d states %9d steps %8d ends, depth %2d, %d diverged, %s, %v", s.Name, r.States, r.Steps, r.Ends, r.Depth, r.Diverged, bound, time.Since(begin).Round(time.Millisecond))
+			worlds++
 			all.States += r.States
 			all.Steps += r.Steps
 			all.Ends += r.Ends
 		})
 	}
-	t.Logf("all: %d distinct states, %d steps, %d ends", all.States, all.Steps, all.Ends)
+	fmt.Printf("sum\t%d\t%d\t%d\t%d\tof %d worlds whole\n", all.States, all.Steps, all.Ends, whole, worlds)
 }
 
 // lie is a database that is not true to its word.
@@ -115,9 +133,10 @@ func TestLiesAreFound(t *testing.T) {
 // TestSimulate runs random worlds. If one is wrong, its seed is told, with
 // which -seed shows it again.
 func TestSimulate(t *testing.T) {
+	n, _ := part(t)
 	seed := *first
 	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
+		seed = uint64(time.Now().UnixNano()) + uint64(n)<<60
 	}
 	begin := time.Now()
 	r := Simulate(t, seed, *steps)
@@ -125,6 +144,7 @@ func TestSimulate(t *testing.T) {
 		t.Error(strings.Join(r.Found, "\n"))
 	}
 	t.Logf("%d worlds from seed %d, %d steps, %v of virtual time, in %v: %v", r.Worlds, seed, r.Steps, r.Virtual.Round(time.Second), time.Since(begin).Round(time.Millisecond), r.Happened)
+	fmt.Printf("sum\t%d\t%d\n", r.Steps, r.Worlds)
 }
 
 // A seed makes the same world again.

@@ -47,7 +47,7 @@ func (r *Simulation) world(seed uint64, dir string, say func(string)) (wrong []s
 	any := 1 << 30
 	s := Scenario{
 		Name: fmt.Sprint("seed ", seed), Jobs: 1 + rng.IntN(3), Procs: 2 + rng.IntN(3), Workers: 1 + rng.IntN(2),
-		Hints: rng.IntN(2) == 0, Work: rng.IntN(2) == 0, Files: rng.IntN(16) == 0,
+		Hints: rng.IntN(2) == 0, Work: Work(rng.IntN(3)), Files: rng.IntN(16) == 0,
 		Faults: any, Crashes: any, Pauses: any, Moments: any,
 	}
 	if rng.IntN(4) == 0 {

@@ -60,9 +60,7 @@ type Scenario struct {
 	// they run its stages on work that leaves no trace but its time and outcome.
 	Files bool
 
-	// Work makes the source, the parser and the model gates too; otherwise they
-	// answer at once.
-	Work bool
+	Work Work // how long the source, the parser and the model take
 
 	// How often may happen, in one path:
 	Faults     int // a call is refused, or its answer is lost
@@ -78,6 +76,16 @@ type Scenario struct {
 	// Acts of the outside world, each at any time, those of one list in order.
 	Acts [][]Act
 }
+
+// Work says when the source, the parser and the model answer.
+type Work int
+
+// The ways of working.
+const (
+	SlowWork  Work = iota // when the writes of their process are answered
+	QuickWork             // at once, so that writes gather
+	AnyWork               // at any time: that too is a choice
+)
 
 // An Act is something that the world outside does to the job of the given name.
 type Act struct {
@@ -296,7 +304,7 @@ func (w *world) settle() {
 		w.mu.Lock()
 		var easy *call
 		for _, c := range w.calls {
-			if !c.left && !c.p.dead && (c.kind == "claim" && !w.claimable() || !c.write && !w.Work && w.WorkFaults == 0) {
+			if !c.left && !c.p.dead && (c.kind == "claim" && !w.claimable() || !c.write && w.ready(c)) {
 				easy = c
 				break
 			}
@@ -307,6 +315,17 @@ func (w *world) settle() {
 		}
 		w.answer(easy, "ok")
 	}
+}
+
+// ready reports whether the work that c asks for is done.
+func (w *world) ready(c *call) bool {
+	switch {
+	case w.WorkFaults > 0 || w.Work == AnyWork:
+		return false
+	case w.Work == QuickWork:
+		return true
+	}
+	return !slices.ContainsFunc(w.calls, func(o *call) bool { return o.p == c.p && o.kind == "apply" && !o.left })
 }
 
 // claimable reports whether a claim would find a job.
