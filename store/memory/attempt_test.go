@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,12 +133,14 @@ func TestLostIsNotKept(t *testing.T) {
 func TestRefusedAlone(t *testing.T) {
 	attempts(t, 3, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
 		first, bad, good := as[0], as[1], as[2]
-		together := false
+		var together atomic.Bool
 		m.apply = func(ws []store.Write) error {
 			has := func(a *store.Attempt) bool {
 				return slices.ContainsFunc(ws, func(w store.Write) bool { return w.Transition.Job() == a.Job().ID })
 			}
-			together = together || has(bad) && has(good)
+			if has(bad) && has(good) {
+				together.Store(true)
+			}
 			switch {
 			case has(first):
 				time.Sleep(time.Second) // the others gather meanwhile
@@ -153,7 +156,7 @@ func TestRefusedAlone(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Minute)
-		if !together {
+		if !together.Load() {
 			t.Fatalf("the writes were not in one commit")
 		}
 		if got := stage(t, s, good); got != rag.Processing || good.Err() != nil {
