@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -78,7 +79,7 @@ func claimed(t *testing.T, n int, opt store.Options, test func(t *testing.T, d *
 		if err != nil || len(as) != n {
 			t.Fatal(len(as), err)
 		}
-		slices.SortFunc(as, func(a, b *store.Attempt) int { return slices.Compare([]string{a.Job().Filename}, []string{b.Job().Filename}) })
+		slices.SortFunc(as, func(a, b *store.Attempt) int { return strings.Compare(a.Job().Filename, b.Job().Filename) })
 		names := map[string]string{}
 		for _, a := range as {
 			names[a.Job().ID] = a.Job().Filename
