@@ -48,7 +48,7 @@ test: build ## Run every test with the race detector, on a throwaway PostgreSQL,
 	@traces=$$(mktemp -d $(CURDIR)/.cache/traces/XXXXXX) && \
 		CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 RAG_REQUIRE_SPIN=1 RAG_TRACES=$$traces \
 		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./... && \
-		{ [ -n "$(TESTFLAGS)" ] || $(GO) run ./proof/model traces $$traces; }
+		{ [ -n "$(TESTFLAGS)" ] || RAG_JUDGE=$$traces $(GO) test -count=1 -v -run '^TestLogsOfTheTests$$' ./proof/model; }
 
 .PHONY: check
 check: ## Check format, vet, lints, known vulnerabilities, modules and generated files

@@ -61,7 +61,7 @@ for part in "${parts[@]}"; do
 		what="$(sum 2 "$work/explore.log") distinct states, $(sum 3 "$work/explore.log") steps, $(sum 4 "$work/explore.log") ends; $(sum 5 "$work/explore.log") of $(grep -c '^sum' "$work/explore.log") worlds whole; nothing untrue"
 		;;
 	simulate) what="$(sum 2 "$work/simulate.log") random steps in $(sum 3 "$work/simulate.log") worlds; nothing untrue" ;;
-	*) what=$(grep '^summary: ' "$work/$part.log" | tail -1 | cut -d' ' -f2-) ;;
+	*) what=$(grep -v '^$' "$work/$part.log" | tail -1) ;;
 	esac
 	printf '%-10s %8d  %s\n' "$part" "$(cat "$work/$part.seconds")" "$what"
 done

@@ -219,3 +219,16 @@ func TestReplay(t *testing.T) {
 		t.Errorf("judge: %v\n%s", err, out.String())
 	}
 }
+
+// TestLogsOfTheTests lets the model judge the logs that the other tests left in
+// the folder that RAG_JUDGE names. make test runs it after them.
+func TestLogsOfTheTests(t *testing.T) {
+	dir := os.Getenv("RAG_JUDGE")
+	if dir == "" {
+		t.Skip("RAG_JUDGE names no folder: make test does, when the other tests are done")
+	}
+	needSpin(t)
+	if err := judge(t.Context(), []string{dir}, os.Stdout); err != nil {
+		t.Error(err)
+	}
+}
