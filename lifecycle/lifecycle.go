@@ -216,9 +216,12 @@ func (t Transition) RefusedByCancel() bool {
 
 // ClearsCancel reports whether t ends a request to cancel.
 //
-//fence:clears-supersede t.on == Supersede ||
+//fence:clears-supersede || t.on == Supersede
 //fence:clears-ended || Ended(t.to)
-func (t Transition) ClearsCancel() bool { return t.on == Supersede || Ended(t.to) }
+//fence:clears-requeue t.on == Requeue ||
+func (t Transition) ClearsCancel() bool {
+	return t.on == Requeue || t.on == Supersede || Ended(t.to) // Requeue: a person's retry also mends a row
+}
 
 // Delay returns how long after t the next claim may come at the earliest. The
 // row's not_before is the clock plus this; it is meaningful if t moves to
