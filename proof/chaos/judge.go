@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -254,17 +255,24 @@ func (r *run) arrival(a history.Act) history.Act {
 
 func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
-// export writes the logs of all jobs as traces: JSON lines of events.
+// export writes the logs of all jobs in the form that proof/model judges: into
+// the folder that RAG_TRACES names, or else that of the run.
 func (r *run) export(logs map[string][]history.Event) error {
-	f, err := os.Create(filepath.Join(r.dir, "traces.jsonl"))
+	f, err := os.CreateTemp(cmp.Or(os.Getenv("RAG_TRACES"), r.dir), "chaos-*.jsonl")
 	if err != nil {
 		return err
 	}
 	enc := json.NewEncoder(f)
 	for _, id := range slices.Sorted(maps.Keys(logs)) {
+		trace := struct {
+			Test   string      `json:"test"`
+			Driver string      `json:"driver"`
+			Events []rag.Event `json:"events"`
+		}{fmt.Sprintf("chaos, seed %d", r.seed), r.store.Name(), nil}
 		for _, e := range logs[id] {
-			err = errors.Join(err, enc.Encode(e.Event))
+			trace.Events = append(trace.Events, e.Event)
 		}
+		err = errors.Join(err, enc.Encode(trace))
 	}
 	return errors.Join(err, f.Close())
 }
