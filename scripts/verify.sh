@@ -9,7 +9,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 go=$PWD/scripts/go.sh
-states=${STATES:-10000000}
+states=${STATES:-60000}
 steps=${STEPS:-1000000}
 parts=("$@")
 [ $# -gt 0 ] || parts=(explore simulate model mutants)
