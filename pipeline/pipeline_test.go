@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -343,4 +344,93 @@ func TestStaleWorkerStoresNothing(t *testing.T) {
 	if got := es[len(es)-1]; got.Signal != string(lifecycle.Stored) || got.Attempt != 2 {
 		t.Errorf("last event %+v", got)
 	}
+}
+
+// A shelf is a source of one file whose bytes, and what is told of them, a test
+// sets.
+type shelf struct {
+	text       string
+	size       int64 // as told
+	check      error
+	generation int64 // that was asked for
+}
+
+func (s *shelf) Open(_ context.Context, _ rag.Object, generation int64) (*source.Blob, error) {
+	s.generation = generation
+	return &source.Blob{ReadCloser: io.NopCloser(strings.NewReader(s.text)), Size: s.size, Check: func() error { return s.check }}, nil
+}
+
+// TestBytes checks that what is read is what the job is about: its generation,
+// unchanged to the end, and no more than is allowed, whatever was told of it.
+func TestBytes(t *testing.T) {
+	changed := errors.New("the file changed while it was read")
+	for _, tt := range []struct {
+		name  string
+		shelf shelf
+		want  func(error) bool
+	}{
+		{"sound", shelf{text: "fox", size: 3}, func(err error) bool { return err == nil }},
+		{"changed while it was read", shelf{text: "fox", size: 3, check: changed}, func(err error) bool { return errors.Is(err, changed) }},
+		{"larger than it told", shelf{text: strings.Repeat("fox ", 50), size: -1}, rag.IsPermanent},
+	} {
+		w := newWorld(t)
+		w.p.Source, w.p.MaxSize = &tt.shelf, 100
+		j := w.put("a.txt", "on the disk")
+		n := *j
+		n.Generation, n.Fingerprint = 7, "other"
+		if _, err := w.store.Enqueue(t.Context(), &n); err != nil {
+			t.Fatal(err)
+		}
+		err := w.p.Run(t.Context(), w.claim())
+		if !tt.want(err) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if tt.shelf.generation != 7 {
+			t.Errorf("%s: generation %d was read, want 7", tt.name, tt.shelf.generation)
+		}
+		got, jerr := w.store.Job(t.Context(), j.ID)
+		if jerr != nil || (got.Stage == rag.Completed) != (err == nil) {
+			t.Errorf("%s: the job is %s, %v", tt.name, got.Stage, jerr)
+		}
+	}
+}
+
+// TestCacheTellsApart checks that other bytes, and vectors of another model, are
+// not taken for those that the cache has.
+func TestCacheTellsApart(t *testing.T) {
+	w := newWorld(t)
+	for g, text := range []string{"brown fox", "red fox"} {
+		j := w.put("a.txt", text)
+		if g > 0 {
+			n := *j
+			n.Generation, n.Fingerprint = int64(g+1), text
+			if _, err := w.store.Enqueue(t.Context(), &n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.p.Run(t.Context(), w.claim()); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := w.store.DocumentChunks(t.Context(), j.DocumentID, 0, 9)
+		if err != nil || len(rows) != 1 || rows[0].Text != text {
+			t.Errorf("chunks of %q: %+v, %v", text, rows, err)
+		}
+	}
+	n := len(w.texts)
+	w.p.Embedder = otherModel{countingEmbedder{w: w}}
+	w.put("b.txt", "red fox")
+	if err := w.p.Run(t.Context(), w.claim()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.texts) != n+1 {
+		t.Errorf("another model embedded %d texts, want 1: its vectors are others", len(w.texts)-n)
+	}
+}
+
+type otherModel struct{ countingEmbedder }
+
+func (e otherModel) Space() rag.Space {
+	s := e.countingEmbedder.Space()
+	s.Model += "-2"
+	return s
 }
