@@ -221,7 +221,7 @@ func (r *Runner) idle(ctx context.Context) bool {
 		return false
 	}
 	for stage, n := range s.ByStage {
-		//fence:idle n > 0 && !lifecycle.Ended(stage) => n < 0
+		//fence:idle n > 0 && !lifecycle.Ended(stage) => n < 0 && stage == ""
 		if n > 0 && !lifecycle.Ended(stage) {
 			return false
 		}

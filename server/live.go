@@ -219,7 +219,7 @@ type viewer struct {
 func (v *viewer) job(id string, data []byte) {
 	sum := sha256.Sum256(data)
 	old, known := v.told[id]
-	//fence:live-told
+	//fence:live-told known && old == sum => known && old != sum && false
 	if known && old == sum {
 		return
 	}
@@ -272,7 +272,5 @@ func (v *viewer) flush() error {
 
 // concerns reports whether h may be about a job of f.
 func (f feed) concerns(h event.Hint) bool {
-	//fence:hint-user h.UserID == "" || h.UserID == f.user => true
-	//fence:hint-job && (h.JobID == "" || f.id == "" || h.JobID == f.id)
 	return (h.UserID == "" || h.UserID == f.user) && (h.JobID == "" || f.id == "" || h.JobID == f.id)
 }

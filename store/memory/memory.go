@@ -301,6 +301,10 @@ func (d *DB) claimed(c store.Claim) (out []store.Moved) {
 	for _, r := range d.rows {
 		j := &r.job
 		i := slices.IndexFunc(r.events, func(e rag.Event) bool {
+			//fence:claimed-id e.Detail.Claim == c.ID => e.Detail.Claim != ""
+			//fence:claimed-attempt && e.Attempt == j.Attempt
+			//fence:claimed-generation+claimed-attempt && e.Generation == j.Generation
+			//fence:claimed-stage && e.To == j.Stage
 			return e.Detail.Claim == c.ID && e.Attempt == j.Attempt && e.Generation == j.Generation && e.To == j.Stage
 		})
 		if i < 0 {

@@ -67,7 +67,9 @@ func (c *crowd) on(on lifecycle.Signal, also func(*rag.Job)) store.Decide {
 
 func (c *crowd) claimAll() {
 	c.Helper()
-	moved, err := c.d.Claim(c.Context(), store.Claim{Worker: "w", N: 99, PerUser: 99, Lease: storetest.Lease}, c.on(lifecycle.Claim, nil))
+	moved, err := c.d.Claim(c.Context(), store.Claim{ID: "claim", Worker: "w", N: 99, PerUser: 99, Lease: storetest.Lease}, func(j *rag.Job) (lifecycle.Transition, error) {
+		return lifecycle.Next(j, lifecycle.Claim, lifecycle.Options{Worker: "w", Detail: rag.Detail{Claim: "claim"}})
+	})
 	if err != nil || len(moved) != len(c.jobs) {
 		c.Fatalf("Claim = %d, %v", len(moved), err)
 	}
@@ -218,6 +220,13 @@ func TestLockOrder(t *testing.T) {
 			}
 			errs, err := c.d.Renew(c.Context(), beats, storetest.Lease)
 			return errors.Join(append(errs, err)...)
+		}},
+		{"Claim again", jobRow, true, func(c *crowd) error {
+			moved, err := c.d.Claim(c.Context(), store.Claim{ID: "claim", Again: true, Worker: "w", N: 99, PerUser: 99, Lease: storetest.Lease}, c.on(lifecycle.Claim, nil))
+			if err == nil && len(moved) != n {
+				err = fmt.Errorf("claimed %d again, want %d", len(moved), n)
+			}
+			return err
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

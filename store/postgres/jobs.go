@@ -336,6 +336,16 @@ SELECT EXISTS (SELECT FROM rag.jobs WHERE stage = 'pending' AND not_before <= cl
 	//fence:claim-lock-job FOR NO KEY UPDATE OF j SKIP LOCKED
 	//fence:claim-skip-document OF d SKIP LOCKED => OF d
 	//fence:claim-skip-job OF j SKIP LOCKED => OF j
+	//fence:exempt WHERE ` + lifecycle.IsActive("j.stage") + ` AND j.lease_expires_at > clock.now -- only an active job has a lease: see the check
+	//fence:exempt WHERE ` + lifecycle.IsActive("j.stage") + ` AND j.lease_expires_at <= clock.now -- likewise
+	//fence:exempt WHERE stage = 'pending' ORDER BY user_id LIMIT 1 -- finds users; what is due is chosen below
+	//fence:exempt WHERE j.stage = 'pending' AND j.user_id > w.user_id ORDER BY j.user_id LIMIT 1 -- likewise
+	//fence:exempt WHERE w.user_id IS NOT NULL -- the end of the users
+	//fence:exempt WHERE j.stage = 'pending' AND j.user_id = w.user_id -- only a pending job has a due time: see the check
+	//fence:exempt WHERE j.stage = 'pending' AND j.user_id = turn.user_id -- likewise
+	//fence:exempt ORDER BY j.not_before LIMIT 1 -- between users of one turn only
+	//fence:exempt ORDER BY c.not_before, c.job_id) AS rank -- c comes in this order
+	//fence:claim-order ORDER BY picked.rank, picked.served, picked.since, j.job_id
 	claimSQL = `
 WITH RECURSIVE clock AS MATERIALIZED (
 	SELECT clock_timestamp() AS now
@@ -498,6 +508,13 @@ func (d *DB) due(ctx context.Context, c store.Claim) (due bool, err error) {
 // claimed returns the jobs that an earlier call with the ID of c took, if they
 // are as it left them, and extends their leases.
 func claimed(ctx context.Context, tx pgx.Tx, c store.Claim) ([]store.Moved, error) {
+	//fence:claimed-id AND e.detail ->> 'claim' = $1::text => AND e.detail ->> 'claim' IS NOT NULL AND $1::text IS NOT NULL
+	//fence:claimed-stage AND e.to_stage = j.stage
+	//fence:claimed-attempt AND e.attempt = j.attempt
+	//fence:claimed-generation+claimed-attempt AND e.generation = j.generation
+	//fence:claimed-order ORDER BY j.document_id
+	//fence:claimed-lock FOR NO KEY UPDATE OF j
+	//fence:exempt WHERE `+lifecycle.IsActive("j.stage")+` -- a claim leads to an active stage only
 	rows, err := tx.Query(ctx, `
 		WITH locked AS MATERIALIZED (
 			SELECT j.job_id, e.id FROM rag.jobs j JOIN rag.job_events e ON e.job_id = j.job_id
@@ -602,6 +619,7 @@ func (d *DB) Renew(ctx context.Context, beats []store.Beat, lease time.Duration)
 		return nil, edge("renew", err)
 	}
 	if len(touch) > 0 {
+		//fence:exempt ORDER BY id FOR NO KEY UPDATE -- after minutes of silence only, so that two would have to be silent together
 		_, err = d.pool.Exec(ctx, `
 			WITH locked AS MATERIALIZED (SELECT id FROM public.documents WHERE id = ANY($1::text[]::uuid[]) ORDER BY id FOR NO KEY UPDATE)
 			UPDATE public.documents d SET updated_at = clock_timestamp() FROM locked WHERE d.id = locked.id`, touch)
@@ -836,6 +854,7 @@ func (d *DB) AuditJobs(ctx context.Context, ids []string) ([]store.AuditRow, err
 
 // Inspect implements [store.Inspector].
 func (d *DB) Inspect(ctx context.Context, found func(store.Violation)) error {
+	//fence:exempt d.inTx(ctx, "inspect" -- each of its statements stands for itself
 	return d.inTx(ctx, "inspect", pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Foreign keys keep these at 0, unless somebody has switched them off, as
 		// a restore of a dump may.

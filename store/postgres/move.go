@@ -40,12 +40,8 @@ import (
 //fence:move-request-silent CASE WHEN go.request THEN j.confirmed_at ELSE go.at END => go.at
 //fence:move-searchable run.stored OR EXISTS (SELECT FROM rag.documents s WHERE s.document_id = l.doc) => run.stored
 //fence:move-chunks CASE WHEN go.stored THEN go.chunks ELSE d.chunk_count END => go.chunks
+//fence:exempt ORDER BY go.job, step.place -- the order of inserts
 //fence:exempt WHERE s.document_id = l.doc -- which row; the whole look is a fence above
-//fence:exempt WHERE j.job_id IN (SELECT job FROM run) -- which rows
-//fence:exempt FROM go WHERE j.job_id = go.job -- which row
-//fence:exempt FROM go WHERE p.id = go.job -- which row
-//fence:exempt FROM go WHERE d.id = go.doc -- which row
-//fence:exempt WHERE e.id = step.id -- which row
 const moveSQL = `
 WITH run AS MATERIALIZED (
 	SELECT * FROM unnest(

@@ -455,6 +455,11 @@ func (d *DB) Claim(ctx context.Context, c store.Claim, decide store.Decide) ([]s
 func (x *tx) claimed(c store.Claim) (out []store.Moved, err error) {
 	type taken struct{ job, event string }
 	var all []taken
+	//fence:claimed-id AND e.detail ->> '$.claim' = ? => AND (e.detail ->> '$.claim' = ? OR TRUE)
+	//fence:claimed-stage AND e.to_stage = j.stage
+	//fence:claimed-attempt AND e.attempt = j.attempt
+	//fence:claimed-generation+claimed-attempt AND e.generation = j.generation
+	//fence:exempt WHERE j.lease_expires_at IS NOT NULL -- a claim leads to an active stage only
 	if err := x.each(`SELECT e.job_id, e.id FROM rag_jobs j INDEXED BY rag_jobs_lease_idx JOIN rag_job_events e ON e.job_id = j.id
 		WHERE j.lease_expires_at IS NOT NULL
 			AND e.detail ->> '$.claim' = ?
@@ -497,6 +502,7 @@ type claimer struct {
 
 // free returns how many more leases user may have.
 //
+//fence:claim-live-user WHERE user_id = ? AND => WHERE (user_id = ? OR TRUE) AND
 //fence:claim-live lease_expires_at > ? => (lease_expires_at > ? OR TRUE)
 func (c *claimer) free(user string) (int, error) {
 	n, ok := c.live[user]
@@ -607,6 +613,7 @@ type turn struct {
 // their turns.
 func (c *claimer) waiting(after turn) (out []turn, err error) {
 	//fence:claim-turns ORDER BY turn, user_id => ORDER BY user_id
+	//fence:exempt WHERE waiting = 1 AND (turn, user_id) > (?, ?) -- finds users; what is due is chosen for each
 	err = c.each("SELECT turn, user_id FROM rag_turns WHERE waiting = 1 AND (turn, user_id) > (?, ?) ORDER BY turn, user_id LIMIT 32", []any{after.at, after.user},
 		func(scan func(...any) error) error {
 			var t turn
@@ -633,6 +640,9 @@ func (c *claimer) oldest(user string, want int) ([]string, error) {
 	if err != nil || len(ids) > 0 {
 		return ids, err
 	}
+	//fence:claim-waiting AND not_before IS NOT NULL => AND FALSE
+	//fence:exempt UPDATE rag_turns SET waiting = 0 WHERE user_id = ?1 AND NOT EXISTS -- which row; the rest is the fence above
+	//fence:exempt (SELECT 1 FROM rag_jobs WHERE user_id = ?1 -- likewise
 	return nil, c.exec(`UPDATE rag_turns SET waiting = 0 WHERE user_id = ?1 AND NOT EXISTS
 		(SELECT 1 FROM rag_jobs WHERE user_id = ?1 AND not_before IS NOT NULL)`, user)
 }
