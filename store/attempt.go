@@ -229,7 +229,6 @@ func (a *Attempt) take(room int) (b batch, fits bool) {
 	switch {
 	case len(a.queue) == 0:
 		a.scheduled = false
-	//fence:take-room
 	case b.alone == nil && b.chunks > room:
 		return b, false
 	default:

@@ -135,7 +135,6 @@ func (s *Store) oneByOne(ctx context.Context, limit time.Duration, b batch) {
 			b.a.land(b.qs, start, out, err)
 			return
 		}
-		//fence:one-by-one-stops one[0].Err != nil => false
 		if out = append(out, one...); one[0].Err != nil {
 			break
 		}

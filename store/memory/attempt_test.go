@@ -246,3 +246,119 @@ func TestCancelWaitsForTheCommit(t *testing.T) {
 		}
 	})
 }
+
+// TestToldByTheWrite checks that a worker whose job moved on without it, or is
+// to stop, learns of it by its next write, before any beat.
+func TestToldByTheWrite(t *testing.T) {
+	attempts(t, 2, func(t *testing.T, _ *meddler, s *store.Store, as []*store.Attempt) {
+		n := storetest.NewJob(storetest.Alice, "a")
+		n.Generation, n.Fingerprint = 2, "other"
+		if _, err := s.Enqueue(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		if err := as[0].Advance(t.Context(), lifecycle.Downloaded); !errors.Is(err, rag.ErrStale) {
+			t.Errorf("Advance of a superseded job: %v, want ErrStale", err)
+		}
+		if _, err := s.Cancel(t.Context(), as[1].Job().ID, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if err := as[1].Advance(t.Context(), lifecycle.Downloaded); !errors.Is(err, rag.ErrCancelRequested) {
+			t.Errorf("Advance of a job that is to stop: %v, want ErrCancelRequested", err)
+		}
+	})
+}
+
+// TestLostTwice loses a job by a beat while a write that is refused too is under
+// way. The first reason stays.
+func TestLostTwice(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.apply = func([]store.Write) error { time.Sleep(2 * time.Second); return errRefused }
+		if err := a.Proceed(t.Context(), lifecycle.Downloaded); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := s.Delete(t.Context(), a.Job().DocumentID); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Beat(t.Context(), as, true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if !errors.Is(a.Err(), rag.ErrStale) {
+			t.Errorf("lost because of %v, want the first reason, ErrStale", a.Err())
+		}
+	})
+}
+
+// TestBeatBesideTheAnswer lets a beat tell of a request to cancel once more while
+// it is being answered, by a write that has to be repeated.
+func TestBeatBesideTheAnswer(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		if _, err := s.Cancel(t.Context(), a.Job().ID, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Beat(t.Context(), as, true); err != nil || !errors.Is(a.Err(), rag.ErrCancelRequested) {
+			t.Fatalf("Beat: %v, %v", err, a.Err())
+		}
+		m.apply = func([]store.Write) error { return errAway }
+		done := make(chan error)
+		go func() { done <- a.AcknowledgeCancel(t.Context()) }()
+		time.Sleep(time.Second)
+		if err := s.Beat(t.Context(), as, true); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		m.apply = nil
+		if err := <-done; err != nil || stage(t, s, a) != rag.Cancelled {
+			t.Errorf("AcknowledgeCancel: %v, the job is %s; want cancelled", err, stage(t, s, a))
+		}
+	})
+}
+
+// TestProceedIsNotFarAhead takes the database away. The work goes on, but not as
+// if every write had been made at once.
+func TestProceedIsNotFarAhead(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
+		a := as[0]
+		m.apply = func([]store.Write) error { return errAway }
+		start := time.Now()
+		for i, on := range []lifecycle.Signal{lifecycle.Downloaded, lifecycle.Processed} {
+			if err := a.Proceed(t.Context(), on); err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				time.Sleep(2 * time.Second)
+			}
+		}
+		if d := time.Since(start); d < 3*time.Second {
+			t.Errorf("the second move went ahead of one that had not been confirmed for %v; it must wait a second for it", d)
+		}
+		a.Close()
+	})
+}
+
+// TestLogOfTheMoment checks that a log that is shown beside a job goes as far as
+// the job did when it was read.
+func TestLogOfTheMoment(t *testing.T) {
+	attempts(t, 1, func(t *testing.T, _ *meddler, s *store.Store, as []*store.Attempt) {
+		j, err := s.Job(t.Context(), as[0].Job().ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := as[0].Advance(t.Context(), lifecycle.Downloaded); err != nil {
+			t.Fatal(err)
+		}
+		es, err := s.Log(t.Context(), j)
+		if err != nil || int64(len(es)) != j.Seq || es[len(es)-1].To != j.Stage {
+			t.Errorf("Log = %d events, %v; want %d, the last of which leads to %s", len(es), err, j.Seq, j.Stage)
+		}
+		if err := s.Delete(t.Context(), j.DocumentID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Log(t.Context(), j); !errors.Is(err, rag.ErrNotFound) {
+			t.Errorf("Log of a deleted job: %v, want ErrNotFound", err)
+		}
+	})
+}
