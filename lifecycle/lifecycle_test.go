@@ -130,7 +130,7 @@ func TestLease(t *testing.T) {
 	refused := []lifecycle.Signal{
 		lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded, lifecycle.Stored, lifecycle.Retry, lifecycle.Release, lifecycle.Fail, lifecycle.Takeover,
 	}
-	clears := []lifecycle.Signal{lifecycle.Supersede, lifecycle.Stored, lifecycle.Fail, lifecycle.Expire, lifecycle.Cancel}
+	clears := []lifecycle.Signal{lifecycle.Requeue, lifecycle.Supersede, lifecycle.Stored, lifecycle.Fail, lifecycle.Expire, lifecycle.Cancel}
 	for _, s := range lifecycle.Stages() {
 		for _, on := range lifecycle.Signals() {
 			tr, err := lifecycle.Next(&rag.Job{ID: "j", Stage: s, Generation: 5}, on, lifecycle.Options{Generation: 6})

@@ -373,7 +373,7 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 	a.job.Stage, a.job.Status = a.confirmed.Stage, a.confirmed.Status
 	unheard := a.unheard
 	a.mu.Unlock()
-	//fence:acknowledge-unheard
+	//fence:acknowledge-unheard if unheard => if unheard && false
 	if unheard {
 		if err := a.look(ctx); err != nil {
 			return err

