@@ -245,7 +245,7 @@ func (g *group) used() (int64, error) {
 
 // close removes the group, once its processes have gone.
 func (g *group) close() {
-	for range 50 {
+	for range 250 {
 		if !g.ok() || os.Remove(g.dir) == nil {
 			return
 		}
