@@ -369,10 +369,12 @@ func outcomes(ctx context.Context, q querier, ws []store.Write, done map[int]mad
 		attempt    int
 		generation int64
 		cancel     bool
+		live       bool
 		event      *made
 	}
 	rows, err := q.Query(ctx, `
-		SELECT t.id, e.seq, e.at, coalesce(j.stage, ''), coalesce(j.attempt, 0), coalesce(j.generation, 0), j.cancel_requested_at IS NOT NULL
+		SELECT t.id, e.seq, e.at, coalesce(j.stage, ''), coalesce(j.attempt, 0), coalesce(j.generation, 0), j.cancel_requested_at IS NOT NULL,
+			coalesce(j.lease_expires_at > clock_timestamp(), false)
 		FROM unnest($1::text[]::uuid[], $2::text[]) AS t (job, id)
 		LEFT JOIN rag.job_events e ON e.id = t.id
 		LEFT JOIN rag.jobs j ON j.job_id = t.job`, jobs, events)
@@ -386,7 +388,7 @@ func outcomes(ctx context.Context, q querier, ws []store.Write, done map[int]mad
 		time *time.Time
 		s    state
 	)
-	if _, err := pgx.ForEachRow(rows, []any{&name, &seq, &time, &s.stage, &s.attempt, &s.generation, &s.cancel}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&name, &seq, &time, &s.stage, &s.attempt, &s.generation, &s.cancel, &s.live}, func() error {
 		s.event = nil
 		if seq != nil {
 			s.event = &made{*seq, *time}
@@ -412,7 +414,8 @@ func outcomes(ctx context.Context, q querier, ws []store.Write, done map[int]mad
 		//fence:why-stage && s.stage == t.From()
 		//fence:why-attempt && s.attempt == t.Attempt()
 		//fence:why-generation && s.generation == t.Generation()
-		case s.cancel && t.RefusedByCancel() && s.stage == t.From() && s.attempt == t.Attempt() && s.generation == t.Generation():
+		//fence:why-lease && !(t.NeedsExpired() && s.live)
+		case s.cancel && t.RefusedByCancel() && s.stage == t.From() && s.attempt == t.Attempt() && s.generation == t.Generation() && !(t.NeedsExpired() && s.live):
 			out[i].Err = rag.ErrCancelRequested
 		default:
 			out[i].Err = rag.ErrStale

@@ -1007,6 +1007,19 @@ func testFences(t *testing.T, w *world) {
 	}
 	w.wantSignals(j.ID, "enqueue", "claim", "downloaded")
 
+	// Whoever has no right to a job is told so, and not that its cancellation
+	// was requested.
+	if _, err := w.Store.Cancel(t.Context(), j.ID, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	takeover, err := lifecycle.Next(w.job(j.ID), lifecycle.Takeover, lifecycle.Options{Worker: "w2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.Driver.Apply(t.Context(), store.Moves(takeover), Lease); err != nil || !errors.Is(out[0].Err, rag.ErrStale) {
+		t.Errorf("takeover of a cancelled job under a live lease: %+v, %v; want ErrStale", out, err)
+	}
+
 	// A claim that was decided before newer bytes arrived must not start the
 	// older generation; only the generation tells.
 	k := w.enqueue(Alice, "b.txt")
