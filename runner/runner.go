@@ -138,6 +138,7 @@ func (r *Runner) Run(ctx context.Context) {
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	look, workers := true, free
+	var gather time.Duration // how long a claim may wait for more free places
 	for ctx.Err() == nil {
 		for look && free > 0 && ctx.Err() == nil {
 			r.begin(&r.claims)
@@ -147,8 +148,12 @@ func (r *Runner) Run(ctx context.Context) {
 				look = false
 				break
 			}
-			as, err := r.Store.Claim(work, r.Name, free)
+			start, want := time.Now(), free
+			as, err := r.Store.Claim(work, r.Name, want)
 			r.end(&r.claims, err)
+			if gather = 0; len(as) == want { // there will be more
+				gather = time.Since(start) / 2
+			}
 			if err != nil {
 				r.Log.Warn("claim", "err", err)
 			}
@@ -184,6 +189,7 @@ func (r *Runner) Run(ctx context.Context) {
 				<-done
 				free++
 			}
+			free += more(ctx, done, workers/2-free, gather)
 			look = true
 		case <-hints.Ready():
 			look = r.heed(work, hints.Take()) || look
@@ -207,6 +213,28 @@ func (r *Runner) Run(ctx context.Context) {
 	}
 	stop(errShutdown)
 	<-rest
+}
+
+// more waits until n further places are free, but not for longer than d, and
+// returns how many there are: where jobs are short, a claim for many costs little
+// more than one for a few.
+func more(ctx context.Context, done <-chan struct{}, n int, d time.Duration) (free int) {
+	if n <= 0 || d <= 0 {
+		return 0
+	}
+	late := time.NewTimer(d)
+	defer late.Stop()
+	for free < n {
+		select {
+		case <-done:
+			free++
+		case <-late.C:
+			return free
+		case <-ctx.Done():
+			return free
+		}
+	}
+	return free
 }
 
 // errShutdown is the cause of a job's end because the worker shuts down.
