@@ -184,11 +184,11 @@ func edge(doing string, err error) error {
 // other worker from claiming, until the system gives up the connection.
 const silence = 2 * time.Second
 
-// begin is the statement that begins a transaction. What is done in transactions
-// finds its rows by their keys, so that planning it each time costs more than it
-// can gain; and a plan that was made while the tables were small must not be one
-// that reads them whole.
-func begin(opt pgx.TxOptions) string {
+// begin returns the statements that begin a transaction. What is done in
+// transactions finds its rows by their keys, so that planning it each time costs
+// more than it can gain; and a plan that was made while the tables were small
+// must not be one that reads them whole.
+func begin(opt pgx.TxOptions) []string {
 	mode := ""
 	if opt.IsoLevel != "" {
 		mode += " ISOLATION LEVEL " + string(opt.IsoLevel)
@@ -196,17 +196,109 @@ func begin(opt pgx.TxOptions) string {
 	if opt.AccessMode != "" {
 		mode += " " + string(opt.AccessMode)
 	}
-	return fmt.Sprintf("BEGIN%s; SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off",
-		mode, silence.Milliseconds())
+	return []string{
+		"BEGIN" + mode,
+		fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", silence.Milliseconds()),
+		"SET LOCAL plan_cache_mode = force_generic_plan",
+		"SET LOCAL enable_seqscan = off",
+		"SET LOCAL jit = off",
+	}
 }
+
+// A lazyTx is a transaction that begins with its first batch, and does not go to
+// the server for that alone.
+type lazyTx struct {
+	pgx.Tx // nil; the methods of the interface that are not below are not used
+	conn   *pgxpool.Conn
+	opt    pgx.TxOptions
+	begun  bool
+}
+
+// SendBatch implements [pgx.Tx].
+func (t *lazyTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if t.begun {
+		return t.conn.SendBatch(ctx, b)
+	}
+	t.begun = true
+	first := &pgx.Batch{}
+	for _, s := range begin(t.opt) {
+		first.Queue(s)
+	}
+	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
+	return t.conn.SendBatch(ctx, first)
+}
+
+// start begins the transaction if it has not begun.
+func (t *lazyTx) start(ctx context.Context) error {
+	if t.begun {
+		return nil
+	}
+	return t.SendBatch(ctx, &pgx.Batch{}).Close()
+}
+
+// Exec implements [pgx.Tx].
+func (t *lazyTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if err := t.start(ctx); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	return t.conn.Exec(ctx, sql, args...)
+}
+
+// Query implements [pgx.Tx].
+func (t *lazyTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if err := t.start(ctx); err != nil {
+		return nil, err
+	}
+	return t.conn.Query(ctx, sql, args...)
+}
+
+// QueryRow implements [pgx.Tx].
+func (t *lazyTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if err := t.start(ctx); err != nil {
+		return failedRow{err}
+	}
+	return t.conn.QueryRow(ctx, sql, args...)
+}
+
+// Conn implements [pgx.Tx].
+func (t *lazyTx) Conn() *pgx.Conn { return t.conn.Conn() }
+
+// Commit implements [pgx.Tx].
+func (t *lazyTx) Commit(ctx context.Context) error {
+	if !t.begun {
+		return nil
+	}
+	tag, err := t.conn.Exec(ctx, "COMMIT")
+	if err == nil && tag.String() == "ROLLBACK" {
+		err = pgx.ErrTxCommitRollback
+	}
+	return err
+}
+
+// Rollback implements [pgx.Tx].
+func (t *lazyTx) Rollback(ctx context.Context) error {
+	if !t.begun || t.conn.Conn().IsClosed() {
+		return nil
+	}
+	_, err := t.conn.Exec(ctx, "ROLLBACK")
+	return err
+}
+
+// A failedRow is the row of a query that was not made.
+type failedRow struct{ err error }
+
+// Scan implements [pgx.Row].
+func (r failedRow) Scan(...any) error { return r.err }
 
 // inTx calls fn in a transaction. Errors of fn that are not the database's are
 // returned as they are.
 func (d *DB) inTx(ctx context.Context, doing string, opt pgx.TxOptions, fn func(pgx.Tx) error) error {
-	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin(opt)})
+	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
 		return edge(doing, err)
 	}
+	defer conn.Release() // a connection that is still in a transaction is closed by it
+	tx := &lazyTx{conn: conn, opt: opt}
 	err = fn(tx)
 	if err == nil {
 		return edge(doing, tx.Commit(ctx))
@@ -215,7 +307,7 @@ func (d *DB) inTx(ctx context.Context, doing string, opt pgx.TxOptions, fn func(
 	// connection is lost.
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if e := tx.Rollback(end); e != nil && !errors.Is(e, pgx.ErrTxClosed) {
+	if e := tx.Rollback(end); e != nil {
 		d.log.Debug("rollback failed", "doing", doing, "err", e)
 	}
 	return err
