@@ -13,6 +13,7 @@ import (
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
+	"ragprocessor/store/sqlite"
 	"ragprocessor/store/storetest"
 )
 
@@ -146,6 +147,7 @@ func TestForgedRows(t *testing.T) {
 		{"a log that begins with a later attempt", together(row(theirs, theirDocument, "pending", 5), event(theirs, 1, "NULL", "''", "'pending'", "'enqueue'", 5, "NULL", "NULL")), nil},
 		{"a row of no job", together(row(nobody, theirDocument, "pending", 0), event(nobody, 1, "NULL", "''", "'pending'", "'enqueue'", 0, "NULL", "NULL")), nil},
 		{"a log that is taken away with its row", together("DELETE FROM rag_job_events WHERE job_id = '"+mine+"'", "DELETE FROM rag_jobs WHERE id = '"+mine+"'"), nil},
+		{"a log that is written anew", together("DELETE FROM rag_job_events WHERE job_id = '"+mine+"'", event(mine, 1, "NULL", "''", "'pending'", "'enqueue'", 0, "NULL", "NULL")), nil},
 		{"a row that is taken away with its log", "DELETE FROM rag_jobs WHERE id = ?", []any{mine}},
 		{"a job without a due time", "UPDATE rag_jobs SET not_before = NULL WHERE id = ?", []any{f.job.ID}},
 		{"a lease on a job that waits", "UPDATE rag_jobs SET lease_expires_at = 1 WHERE id = ?", []any{f.job.ID}},
@@ -283,9 +285,11 @@ func TestIndexGap(t *testing.T) {
 			t.Fatal(out, err)
 		}
 	}
+	d := open(t, f.path, sqlite.Options{ExactBelow: 1, Candidates: 1}) // so that one that is gone takes the place of one that is there
+	defer d.Close()
 	nearest := func() []store.Hit {
 		t.Helper()
-		hits, err := f.d.Nearest(t.Context(), store.NearestQuery{Filter: store.Filter{UserID: storetest.Alice}, Space: storetest.Space, Vector: storetest.Unit(0), N: 1})
+		hits, err := d.Nearest(t.Context(), store.NearestQuery{Filter: store.Filter{UserID: storetest.Alice}, Space: storetest.Space, Vector: storetest.Unit(0), N: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -627,7 +627,7 @@ func (c *claimer) waiting(after turn) (out []turn, err error) {
 // oldest returns the oldest due jobs of user, no more than the user may have.
 func (c *claimer) oldest(user string, want int) ([]string, error) {
 	free, err := c.free(user)
-	//fence:claim-room+claim-cap free <= 0 => free < -999
+	//fence:claim-room+claim-room-few+claim-cap free <= 0 => free < -999
 	if err != nil || free <= 0 {
 		return nil, err
 	}

@@ -123,6 +123,19 @@ func testDue(t *testing.T, w *world) {
 	w.wantTaken("in its time, after those that were lost", w.take(9, 9), "b.txt", "b2.txt", "a.txt", "later.txt")
 }
 
+// testDueLater checks that a user whose jobs all wait for their time is not
+// forgotten while others are served.
+func testDueLater(t *testing.T, w *world) {
+	w.enqueue(Alice, "later.txt")
+	if err := w.claim1("w").Retry(t.Context(), failure("busy", false), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	w.enqueue(Bob, "b.txt")
+	w.wantTaken("what is due", w.take(9, 9), "b.txt")
+	w.Age(time.Hour + time.Second)
+	w.wantTaken("in its time, after one that was lost", w.take(9, 9), "b.txt", "later.txt")
+}
+
 // testOldestFirst checks that of a user's jobs the one that has been due for the
 // longest goes first, and that users take turns within one claim too.
 func testOldestFirst(t *testing.T, w *world) {

@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"CapForTakeovers", testCapForTakeovers},
 		{"LostFirst", testLostFirst},
 		{"Due", testDue},
+		{"DueLater", testDueLater},
 		{"OldestFirst", testOldestFirst},
 		{"UnknownBytes", testUnknownBytes},
 		{"GroupLate", testGroupLate},

@@ -14,6 +14,7 @@ CREATE TABLE rag.jobs (
 	document_id uuid NOT NULL UNIQUE,
 	user_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT 0,
+	-- fence:stages+store/postgres.jobs_event_fkey CHECK (stage = '' OR {{stages}})
 	stage text NOT NULL DEFAULT '' CHECK (stage = '' OR {{stages}}),
 	attempt integer NOT NULL DEFAULT 0,
 	attempt_limit integer NOT NULL DEFAULT 0,
