@@ -369,7 +369,7 @@ func (a *Attempt) AcknowledgeCancel(ctx context.Context) error {
 		a.err, a.answering = nil, true // the request is what this write answers
 	}
 	a.queue = nil
-	//fence:acknowledge-confirmed
+	//fence:acknowledge-confirmed+acknowledge-unheard
 	a.job.Stage, a.job.Status = a.confirmed.Stage, a.confirmed.Status
 	unheard := a.unheard
 	a.mu.Unlock()

@@ -17,8 +17,9 @@ import (
 	"ragprocessor/store/storetest"
 )
 
-// A crowd is a database with jobs whose documents and rows were made in the
-// order against that of their IDs, and another connection to it.
+// A crowd is a database with jobs whose documents were made in the order against
+// that of their IDs, and another connection to it. The IDs of the jobs have the
+// order in which they were made.
 type crowd struct {
 	*testing.T
 	d     *DB
@@ -32,7 +33,7 @@ func newCrowd(t *testing.T, n int) *crowd {
 	c.other = c.connect()
 	for i := range n {
 		j := storetest.NewJob(storetest.Alice, fmt.Sprint(i, ".txt"))
-		j.ID, j.DocumentID = fmt.Sprintf("0197a000-0000-7000-8000-0000000001%02d", n-i), fmt.Sprintf("0197a000-0000-7000-8000-0000000002%02d", n-i)
+		j.ID, j.DocumentID = fmt.Sprintf("0197a000-0000-7000-8000-0000000001%02d", i), fmt.Sprintf("0197a000-0000-7000-8000-0000000002%02d", n-i)
 		if _, err := c.d.Enqueue(t.Context(), []*rag.Job{j}, first); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -274,13 +275,15 @@ func TestIndexGap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		one := 1
-		tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &one}})
+		n := []int{6, 1, 1}[i] // more than the first pass of a search hands on
+		tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &n}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := storetest.ResultOf(name)
-		r.Vectors[0] = storetest.Unit(i)
+		r := storetest.ResultOf(slices.Repeat([]string{name}, n)...)
+		for k := range r.Vectors {
+			r.Vectors[k] = storetest.Unit(i)
+		}
 		if out, err := f.d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, time.Hour); err != nil || out[0].Err != nil {
 			t.Fatal(out, err)
 		}
