@@ -100,7 +100,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer os.RemoveAll(tmp)
 	r := &runs{
-		lab:  &lab{tree: t, dir: tmp, broken: map[string]string{}, built: map[string]bool{}, limit: time.Minute, patient: 5 * time.Minute, try: *try},
+		lab:  &lab{tree: t, dir: tmp, broken: map[string]string{}, built: map[string]bool{}, limit: 30 * time.Second, patient: 5 * time.Minute, try: *try},
 		out:  out,
 		kill: known,
 	}
