@@ -35,10 +35,6 @@ type Driver interface {
 	// this program needs.
 	Ping(ctx context.Context) error
 
-	// Commits returns how many calls of Apply are worth having under way at a
-	// time: 1 if there is one writer only.
-	Commits() int
-
 	Close() error
 }
 

@@ -43,7 +43,7 @@ type Options struct {
 	Lease     time.Duration // how long a silent worker keeps a job; 0 means 10 s
 	PerUser   int           // live leases that one user may have; 0 means 64
 	StageWait time.Duration // how long work waits for a stage write before it goes on beside it; 0 means 1 s
-	Commits   int           // group commits under way at a time; 0 means as many as the driver says
+	Commits   int           // group commits under way at a time; 0 means 1. More help if the way to the database is long
 
 	// Jitter returns a duration of at least 0 and less than d, by which many
 	// workers are kept from acting at once. nil means a random one; a replay of
@@ -73,7 +73,7 @@ func New(d Driver, bus *event.Bus, log *slog.Logger, opt Options) *Store {
 		opt.Jitter = rand.N[time.Duration]
 	}
 	if opt.Commits <= 0 {
-		opt.Commits = d.Commits()
+		opt.Commits = 1
 	}
 	s := &Store{
 		Driver: d, bus: bus, log: log, opt: opt, name: newID(), wake: make(chan struct{}, 1), stop: make(chan struct{}),

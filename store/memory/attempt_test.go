@@ -305,7 +305,14 @@ func TestBeatBesideTheAnswer(t *testing.T) {
 		if err := s.Beat(t.Context(), as, true); err != nil || !errors.Is(a.Err(), rag.ErrCancelRequested) {
 			t.Fatalf("Beat: %v, %v", err, a.Err())
 		}
-		m.apply = func([]store.Write) error { return errAway }
+		var away atomic.Bool
+		away.Store(true)
+		m.apply = func([]store.Write) error {
+			if away.Load() {
+				return errAway
+			}
+			return nil
+		}
 		done := make(chan error)
 		go func() { done <- a.AcknowledgeCancel(t.Context()) }()
 		time.Sleep(time.Second)
@@ -313,7 +320,7 @@ func TestBeatBesideTheAnswer(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
-		m.apply = nil
+		away.Store(false)
 		if err := <-done; err != nil || stage(t, s, a) != rag.Cancelled {
 			t.Errorf("AcknowledgeCancel: %v, the job is %s; want cancelled", err, stage(t, s, a))
 		}

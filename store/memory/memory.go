@@ -64,9 +64,6 @@ func (d *DB) Name() string { return "memory" }
 // Ping returns nil.
 func (d *DB) Ping(ctx context.Context) error { return ctx.Err() }
 
-// Commits returns 1: there is one lock.
-func (d *DB) Commits() int { return 1 }
-
 // Close does nothing.
 func (d *DB) Close() error { return nil }
 

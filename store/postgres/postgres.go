@@ -100,9 +100,6 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	return d, nil
 }
 
-// Commits returns 2: while one is written to the disk the next is prepared.
-func (d *DB) Commits() int { return 2 }
-
 // Name returns "postgres".
 func (d *DB) Name() string { return "postgres" }
 

@@ -140,9 +140,6 @@ func (d *DB) open(ctx context.Context) error {
 	return d.patiently(ctx, func() error { return d.migrate(ctx) })
 }
 
-// Commits returns 1, since a file has one writer at a time.
-func (d *DB) Commits() int { return 1 }
-
 // Name returns "sqlite".
 func (d *DB) Name() string { return "sqlite" }
 
