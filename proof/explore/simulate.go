@@ -44,14 +44,14 @@ const turns = 400
 // world runs one random world.
 func (r *Simulation) world(seed uint64, dir string, say func(string)) (wrong []string) {
 	rng := rand.New(rand.NewPCG(seed, 0x2545f4914f6cdd1d))
-	any := 1 << 30
+	often := 1 << 30
 	s := Scenario{
 		Name: fmt.Sprint("seed ", seed), Jobs: 1 + rng.IntN(3), Procs: 2 + rng.IntN(3), Workers: 1 + rng.IntN(2),
 		Hints: rng.IntN(2) == 0, Work: Work(rng.IntN(3)), Files: rng.IntN(16) == 0,
-		Faults: any, Crashes: any, Pauses: any, Moments: any,
+		Faults: often, Crashes: often, Pauses: often, Moments: often,
 	}
 	if rng.IntN(4) == 0 {
-		s.WorkFaults = any
+		s.WorkFaults = often
 	}
 	w := newWorld(s, dir)
 	defer w.end()

@@ -130,7 +130,6 @@ type world struct {
 	gone  map[string]bool   // those that were deleted
 	down  chan struct{}
 	wg    sync.WaitGroup
-	trace func(format string, args ...any) // nil unless a path is told
 
 	mu      sync.Mutex
 	calls   []*call // that wait, also those whose caller gave up
@@ -140,7 +139,6 @@ type world struct {
 	pauses  int
 	moments int
 	worked  int
-	steps   int
 
 	oracle oracle
 }
