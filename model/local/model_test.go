@@ -137,6 +137,10 @@ func TestVectorsAreThoseOfTheReference(t *testing.T) {
 	for name, want := range ref.Models {
 		t.Run(name, func(t *testing.T) {
 			m := openModel(t, name, 0)
+			least := 0.9999
+			if strings.HasSuffix(name, "-int8") {
+				least = 0.998 // processors without the newer instructions for 8 bits round otherwise
+			}
 			for i, want := range want {
 				in := embed.Input{Text: ref.Texts[min(i, len(ref.Texts)-1)]}
 				if i == len(ref.Texts) {
@@ -150,8 +154,8 @@ func TestVectorsAreThoseOfTheReference(t *testing.T) {
 				for k := range want {
 					dot += float64(got[0][k]) * float64(want[k])
 				}
-				if dot < 0.9999 {
-					t.Errorf("cosine of %.60q with the reference is %.6f", in.Text, dot)
+				if dot < least {
+					t.Errorf("cosine of %.60q with the reference is %.6f, want at least %g", in.Text, dot, least)
 				}
 			}
 		})
