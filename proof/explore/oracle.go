@@ -50,7 +50,7 @@ func (o *oracle) check(w *world, rows []store.AuditRow) []string {
 	for i := range rows {
 		r := &rows[i]
 		j := &r.Job
-		name := w.names[j.ID]
+		name := w.name(j.ID)
 		s, old := o.seen[j.ID]
 		if len(r.Events) < len(s.events) {
 			o.fault("%s: its log lost events: there were %d, now %d", name, len(s.events), len(r.Events))
@@ -83,7 +83,7 @@ func (o *oracle) check(w *world, rows []store.AuditRow) []string {
 		if ok && !slices.ContainsFunc(s.events, func(e rag.Event) bool {
 			return e.Signal == string(lifecycle.Stored) && e.Attempt == f.attempt
 		}) {
-			o.fault("%s: %s was told that its attempt %d completed the job, but the log does not say so", w.names[f.job], f.proc, f.attempt)
+			o.fault("%s: %s was told that its attempt %d completed the job, but the log does not say so", w.name(f.job), f.proc, f.attempt)
 		}
 	}
 	return o.wrong
@@ -181,11 +181,11 @@ func (o *oracle) acted(a Act, before, after *rag.Job) {
 // end judges a world in which nothing more can happen.
 func (o *oracle) end(w *world) []string {
 	for id, s := range o.seen {
-		if w.id(w.names[id]) != id {
+		if w.id(w.name(id)) != id {
 			continue // it was deleted
 		}
 		last := s.events[len(s.events)-1]
-		name := w.names[id]
+		name := w.name(id)
 		switch {
 		case last.Generation != o.newest[name]:
 			o.fault("%s: ended as generation %d, but generation %d had arrived", name, last.Generation, o.newest[name])
@@ -209,7 +209,7 @@ func (w *world) hash(rows []store.AuditRow) uint64 {
 	num(int64(time.Since(w.start)))
 	for i := range rows {
 		j := &rows[i].Job
-		h.WriteString(w.names[j.ID])
+		h.WriteString(w.name(j.ID))
 		h.WriteString(string(j.Stage))
 		h.WriteString(j.Worker)
 		for _, t := range []time.Time{j.LeaseExpiresAt, j.NotBefore, j.CancelRequestedAt} {
@@ -263,7 +263,7 @@ func picture(w *world, rows []store.AuditRow) string {
 	out := "           "
 	for i := range rows {
 		r, j := &rows[i], &rows[i].Job
-		out += fmt.Sprintf(" [%s %s attempt %d of %d generation %d", w.names[j.ID], j.Stage, j.Attempt, j.AttemptLimit, j.Generation)
+		out += fmt.Sprintf(" [%s %s attempt %d of %d generation %d", w.name(j.ID), j.Stage, j.Attempt, j.AttemptLimit, j.Generation)
 		if !j.LeaseExpiresAt.IsZero() {
 			out += fmt.Sprintf(", %s until %v", j.Worker, j.LeaseExpiresAt.Sub(w.start))
 		}

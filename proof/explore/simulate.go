@@ -19,7 +19,7 @@ type Simulation struct {
 
 // Simulate runs random worlds, from seed on, until they have taken the given
 // number of steps or the oracle finds something wrong. The same seed makes the
-// same world again, step by step.
+// same world again, but where the language chooses among what is ready at once.
 func Simulate(t *testing.T, seed uint64, steps int) (r Simulation) {
 	dir := workDir(t)
 	r.Happened = map[string]int{}

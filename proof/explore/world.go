@@ -126,8 +126,8 @@ type world struct {
 	env   *store.Store // the outside world's own
 	procs []*proc      // those that live, by slot
 	all   []*proc
-	names map[string]string // by job ID
-	gone  map[string]bool   // those that were deleted
+	names sync.Map        // of jobs, by ID
+	gone  map[string]bool // those that were deleted
 	down  chan struct{}
 	wg    sync.WaitGroup
 
@@ -179,7 +179,7 @@ type call struct {
 // newWorld builds the world of s and starts its processes.
 func newWorld(s Scenario, dir string) *world {
 	w := &world{
-		Scenario: s, dir: dir, start: time.Now(), db: memory.New(), names: map[string]string{}, gone: map[string]bool{},
+		Scenario: s, dir: dir, start: time.Now(), db: memory.New(), gone: map[string]bool{},
 		down: make(chan struct{}), acts: make([]int, len(s.Acts)),
 	}
 	w.env = store.New(&gated{Driver: w.db, w: w}, new(event.Bus), quiet, w.options(nil))
@@ -537,7 +537,7 @@ func (w *world) act(a Act) {
 			Filename: a.Job + ".txt", ContentType: "text/plain", Category: rag.Documents, Size: 1,
 		}
 		_, err = w.env.Enqueue(ctx, j)
-		w.names[j.ID] = a.Job
+		w.names.Store(j.ID, a.Job)
 	case "cancel":
 		_, err = w.env.Cancel(ctx, w.id(a.Job), "a person")
 	case "requeue":
@@ -563,14 +563,22 @@ func (w *world) forget(id string) {
 	w.gone[id] = true
 }
 
+// name returns the name of a job.
+func (w *world) name(id string) string {
+	n, _ := w.names.Load(id)
+	s, _ := n.(string)
+	return s
+}
+
 // id returns the ID of the newest job of that name, or "".
 func (w *world) id(name string) string {
 	found := ""
-	for id, n := range w.names {
-		if n == name && !w.gone[id] {
-			found = max(found, id)
+	w.names.Range(func(id, n any) bool {
+		if n == name && !w.gone[id.(string)] {
+			found = max(found, id.(string))
 		}
-	}
+		return true
+	})
 	return found
 }
 
@@ -621,7 +629,7 @@ func (g *gated) Claim(ctx context.Context, c store.Claim, decide store.Decide) (
 func (g *gated) Renew(ctx context.Context, beats []store.Beat, lease time.Duration) (out []error, err error) {
 	var names []string
 	for _, b := range beats {
-		names = append(names, fmt.Sprintf(" %s@%d", g.w.names[b.JobID], b.Attempt))
+		names = append(names, fmt.Sprintf(" %s@%d", g.w.name(b.JobID), b.Attempt))
 	}
 	slices.Sort(names)
 	err = g.p.wait(ctx, "renew", "renew"+strings.Join(names, ""), true, func(ctx context.Context) (string, error) {
@@ -666,7 +674,7 @@ func outcomes(as ...store.Applied) string {
 }
 
 func (w *world) move(t lifecycle.Transition) string {
-	return fmt.Sprintf("%s@%d %s", w.names[t.Job()], t.Attempt(), t.On())
+	return fmt.Sprintf("%s@%d %s", w.name(t.Job()), t.Attempt(), t.On())
 }
 
 // at notes what p is at work on.
@@ -694,7 +702,7 @@ func (p *proc) Open(ctx context.Context, o rag.Object, generation int64) (*sourc
 func (p *proc) work(ctx context.Context, kind string, s rag.Stage) error {
 	j := ctx.Value(jobKey{}).(rag.Job)
 	p.at(j.ID, j.Attempt, s)
-	return p.wait(ctx, "work", fmt.Sprintf("%s %s@%d", kind, p.w.names[j.ID], j.Attempt), false, func(context.Context) (string, error) { return "", nil })
+	return p.wait(ctx, "work", fmt.Sprintf("%s %s@%d", kind, p.w.name(j.ID), j.Attempt), false, func(context.Context) (string, error) { return "", nil })
 }
 
 type jobKey struct{}
