@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -42,6 +43,49 @@ type Pipeline struct {
 	// incumbent's cap.
 	MaxSize int64
 	Chunk   chunk.Options // Tokens and ModelMax are the embedder's
+
+	mu     sync.Mutex
+	fitted time.Time // when the work directory was last found to have room
+}
+
+// room is how many bytes the work directory must have for a worker to be fit for
+// work: less than most files need, so that what is refused is refused by the disk
+// and not by a guess.
+const room = 1 << 20
+
+// Fit returns nil if files can be copied to the work directory, or why not. It
+// tries, but not more often than every second after it could.
+func (p *Pipeline) Fit() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.fitted) < time.Second {
+		return nil
+	}
+	err := try(p.Dir)
+	switch {
+	case err == nil:
+		p.fitted = time.Now()
+		return nil
+	case source.IsDiskFull(err):
+		return &rag.Error{
+			Code: "disk_full", Fault: rag.FaultSystem, Err: err,
+			Reason: "The worker's disk is full", Action: "Free space in its data directory; it goes on by itself, and other workers do its jobs meanwhile",
+		}
+	}
+	return &rag.Error{
+		Code: "work_directory", Fault: rag.FaultSystem, Err: err,
+		Reason: "The worker cannot write to its work directory", Action: "Look at the data directory of the worker; it goes on by itself once files can be written there",
+	}
+}
+
+// try writes a file to dir and removes it.
+func try(dir string) error {
+	f, err := os.CreateTemp(dir, "room-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, room))
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // Run does the work of a, which the caller has claimed. What an earlier attempt

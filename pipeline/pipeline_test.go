@@ -434,3 +434,22 @@ func (e otherModel) Space() rag.Space {
 	s.Model += "-2"
 	return s
 }
+
+// TestFit takes the work directory away and gives it back.
+func TestFit(t *testing.T) {
+	p := &pipeline.Pipeline{Dir: filepath.Join(t.TempDir(), "gone")}
+	for range 2 {
+		if e, ok := errors.AsType[*rag.Error](p.Fit()); !ok || e.Code != "work_directory" || e.Permanent || e.Fault != rag.FaultSystem {
+			t.Errorf("without a directory: %+v", e)
+		}
+	}
+	if err := os.Mkdir(p.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Fit(); err != nil {
+		t.Errorf("with a directory: %v", err)
+	}
+	if left, err := os.ReadDir(p.Dir); err != nil || len(left) > 0 {
+		t.Errorf("%d files are left, %v", len(left), err)
+	}
+}

@@ -31,6 +31,12 @@ type Runner struct {
 	Hurry   <-chan struct{} // closed to end Grace early; may be nil
 	Backoff Backoff
 
+	// Fit says why this worker cannot work now, or nil: its disk is full, say. It
+	// is asked before each claim, and after each failure that may pass: a worker
+	// that is not fit claims no jobs, and gives back those that failed for its
+	// own trouble, at no cost to them. May be nil.
+	Fit func() error
+
 	// UntilIdle makes Run return when there is nothing left that is due or waits
 	// for its next attempt, instead of waiting for more.
 	UntilIdle bool
@@ -85,6 +91,9 @@ func (r *Runner) Ready() error {
 			continue
 		}
 		if d := time.Since(e.since); d > r.Store.Leases()/2 {
+			if e, ok := errors.AsType[*rag.Error](e.err); ok {
+				return e
+			}
 			return &rag.Error{Code: "worker_stuck", Fault: rag.FaultSystem, Err: e.err,
 				Reason: fmt.Sprintf("The worker has not been able to %s for %v", e.what, d.Round(time.Second)),
 				Action: "Look for what the database refuses in the worker's log"}
@@ -142,6 +151,12 @@ func (r *Runner) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		for look && free > 0 && ctx.Err() == nil {
 			r.begin(&r.claims)
+			//fence:unfit-claims
+			if err := r.fit(); err != nil {
+				r.unfit(err)
+				look = false
+				break
+			}
 			//fence:current
 			if err := r.current(work); err != nil {
 				r.end(&r.claims, err)
@@ -213,6 +228,25 @@ func (r *Runner) Run(ctx context.Context) {
 	}
 	stop(errShutdown)
 	<-rest
+}
+
+// fit returns why the worker cannot work, or nil.
+func (r *Runner) fit() error {
+	if r.Fit == nil {
+		return nil
+	}
+	return r.Fit()
+}
+
+// unfit notes that there is no claim because of err, and logs it once.
+func (r *Runner) unfit(err error) {
+	r.mu.Lock()
+	known := !r.claims.since.IsZero() && r.claims.err != nil
+	r.mu.Unlock()
+	r.end(&r.claims, err)
+	if !known {
+		r.Log.Error("the worker claims no jobs until this is mended", "err", err)
+	}
 }
 
 // more waits until n further places are free, but not for longer than d, and
@@ -411,7 +445,13 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 	case errors.Is(context.Cause(work), errShutdown):
 		err = a.Release(last)
 	default:
-		err = r.giveUp(last, a, stage, err, log)
+		//fence:unfit-releases r.unable(err) => error(nil)
+		if why := r.unable(err); why != nil {
+			log.Error("the worker gives the job back: it cannot work itself", "stage", stage, "err", err, "why", why)
+			err = a.Release(last)
+		} else {
+			err = r.giveUp(last, a, stage, err, log)
+		}
 	}
 	//fence:late-cancel
 	if errors.Is(err, rag.ErrCancelRequested) { // asked for in the meantime
@@ -421,6 +461,16 @@ func (r *Runner) one(work context.Context, a *store.Attempt) (returned <-chan st
 		log.Error("the end of the attempt was not recorded; the lease will run out", "stage", stage, "err", err)
 	}
 	return gone
+}
+
+// unable returns what is wrong with the worker, if an attempt failed with err for
+// that, and not for the job's own reasons. (A file that filled the disk by
+// itself has been removed by now.)
+func (r *Runner) unable(err error) error {
+	if rag.IsPermanent(err) {
+		return nil
+	}
+	return r.fit()
 }
 
 // do calls r.Do and turns a panic into an error.

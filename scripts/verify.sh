@@ -4,12 +4,13 @@
 #
 #   verify.sh [explore] [simulate] [model] [mutants]     some of them; all by default
 #
-# STATES bounds the states of each small world, STEPS the random steps.
+# STATES bounds the states of each small world (those that are deep get a twentieth),
+# STEPS the random steps.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 go=$PWD/scripts/go.sh
-states=${STATES:-60000}
+states=${STATES:-250000}
 steps=${STEPS:-1000000}
 parts=("$@")
 [ $# -gt 0 ] || parts=(explore simulate model mutants)
@@ -24,7 +25,8 @@ worlds() {
 	local test=$1 shards=$2
 	shift 2
 	[ -x "$work/explore.test" ] || "$go" test -c -o "$work/explore.test" ./proof/explore
-	seq "$shards" | GOMAXPROCS=1 GOGC=200 xargs -P "$cores" -I{} "$work/explore.test" -test.run "^$test\$" -test.v -test.timeout 60m -shard "{}/$shards" "$@" |
+	# Goroutines are many and short, so that their stacks had better begin large.
+	seq "$shards" | GOMAXPROCS=1 GOGC=400 GODEBUG=adaptivestackstart=1 RAG_TRACES=$work/logs xargs -P "$cores" -I{} "$work/explore.test" -test.run "^$test\$" -test.v -test.timeout 60m -shard "{}/$shards" "$@" |
 		grep -v -e '^=== ' -e '^PASS$' -e '^--- PASS'
 }
 
@@ -33,8 +35,11 @@ for part in "${parts[@]}"; do
 	start=$SECONDS
 	case $part in
 	explore)
+		scripts/install.sh spin gcc
 		"$go" test -c -o "$work/explore.test" ./proof/explore
+		mkdir -p "$work/logs"
 		worlds TestExplore "$("$work/explore.test" -worlds)" -states "$states"
+		"$go" run ./proof/model traces "$work/logs"
 		;;
 	simulate) worlds TestSimulate "$cores" -steps $((steps / cores)) ;;
 	model)
@@ -58,7 +63,7 @@ printf '\n%-10s %8s  %s\n' proof seconds what
 for part in "${parts[@]}"; do
 	case $part in
 	explore)
-		what="$(sum 2 "$work/explore.log") distinct states, $(sum 3 "$work/explore.log") steps, $(sum 4 "$work/explore.log") ends; $(sum 5 "$work/explore.log") of $(grep -c '^sum' "$work/explore.log") worlds whole; nothing untrue"
+		what="$(sum 2 "$work/explore.log") distinct states, $(sum 3 "$work/explore.log") steps, $(sum 4 "$work/explore.log") ends; $(sum 5 "$work/explore.log") of $(grep -c '^sum' "$work/explore.log") worlds whole; nothing untrue; $(tail -1 "$work/explore.log")"
 		;;
 	simulate) what="$(sum 2 "$work/simulate.log") random steps in $(sum 3 "$work/simulate.log") worlds; nothing untrue" ;;
 	*) what=$(grep -v '^$' "$work/$part.log" | tail -1) ;;

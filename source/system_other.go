@@ -15,7 +15,9 @@ const (
 
 func inode(fs.FileInfo) uint64 { return 0 }
 
-func isDiskFull(err error) bool {
+// IsDiskFull reports whether err says that a disk, or what a user may have of it,
+// is full.
+func IsDiskFull(err error) bool {
 	const (
 		handleDiskFull = syscall.Errno(39)  // ERROR_HANDLE_DISK_FULL
 		diskFull       = syscall.Errno(112) // ERROR_DISK_FULL

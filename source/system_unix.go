@@ -21,6 +21,8 @@ func inode(fi fs.FileInfo) uint64 {
 	return 0
 }
 
-func isDiskFull(err error) bool {
+// IsDiskFull reports whether err says that a disk, or what a user may have of it,
+// is full.
+func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -280,7 +280,7 @@ func sizeOf(n int64) string {
 // saveError tells why an upload could not be written; all of it is the
 // engine's or its machine's fault.
 func saveError(err error) error {
-	if isDiskFull(err) {
+	if IsDiskFull(err) {
 		return &rag.Error{
 			Code: "disk_full", Fault: rag.FaultSystem, Err: err,
 			Reason: "The engine's disk is full", Action: "Free space in the data directory, then send the file again",

@@ -82,11 +82,36 @@ func (a *app) driver(ctx context.Context) (store.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Migrate(ctx); err != nil {
+	if err := a.migrate(ctx, d); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// startWait is how long a server or a worker waits for a database that is not
+// there yet: machines start in any order.
+const startWait = time.Minute
+
+// migrate brings the schema up to date. A command that a person waits for tells
+// at once that the database cannot be reached.
+func (a *app) migrate(ctx context.Context, d *postgres.DB) error {
+	end := time.Now()
+	if a.c.cmd.name == "serve" || a.c.cmd.name == "worker" {
+		end = end.Add(startWait)
+	}
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 4*time.Second) {
+		err := d.Migrate(ctx)
+		if err == nil || !postgres.Unreachable(err) || time.Now().Add(wait).After(end) {
+			return err
+		}
+		a.log.Warn("the database cannot be reached; trying again", "err", err, "in", wait, "until", end)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
 }
 
 // logger returns the log: structured lines on standard error for programs
@@ -303,7 +328,7 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 		host = "localhost"
 	}
 	return &plant{pool: pool, embedder: e, sampler: sampler, runner: &runner.Runner{
-		Store: a.store, Do: p.Run, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace, Hurry: a.c.hurry,
+		Store: a.store, Do: p.Run, Fit: p.Fit, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace, Hurry: a.c.hurry,
 	}}, nil
 }
 

@@ -97,7 +97,7 @@ func (a *app) ingestAll(ctx context.Context, p *plant, roots []string, opt sourc
 	if a.c.on("json") {
 		b = newBoard(a, a.c.err)
 	}
-	b.chatty = true
+	b.chatty, b.work = true, p.runner.Ready
 	err := b.follow(ctx, more, func() bool { return len(b.open) == 0 })
 	if err == nil && watch {
 		fmt.Fprintf(a.c.out, "watching %s; interrupt to stop\n", strings.Join(roots, ", "))

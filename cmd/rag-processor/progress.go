@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -121,6 +122,9 @@ type board struct {
 	chatty  bool // print each stage where there is no terminal
 	started time.Time
 	all     bool // show jobs that are not tracked too
+
+	work    func() error // says why the workers of this process cannot work; nil if it has none
+	trouble string       // what it said last
 }
 
 func newBoard(a *app, w io.Writer) *board {
@@ -268,6 +272,7 @@ func (b *board) refresh(ctx context.Context, named map[string]bool, full bool) e
 			b.see(j)
 		}
 	}
+	trouble := b.troubled()
 	if !b.s.tty {
 		return nil
 	}
@@ -281,8 +286,31 @@ func (b *board) refresh(ctx context.Context, named map[string]bool, full bool) e
 			lines = append(lines, activeLine(j))
 		}
 	}
+	if trouble != "" {
+		lines = append(lines, "  "+trouble)
+	}
 	b.s.draw(append(lines, b.summary()))
 	return nil
+}
+
+// troubled returns why the jobs do not get on, or "". Where there is no terminal
+// it is printed when it changes.
+func (b *board) troubled() string {
+	if b.work == nil {
+		return ""
+	}
+	text := ""
+	if err := b.work(); err != nil {
+		text = "waiting: " + err.Error()
+		if e, ok := errors.AsType[*rag.Error](err); ok {
+			text = "waiting: " + e.Reason + ". " + e.Action
+		}
+	}
+	if text != b.trouble && text != "" && !b.s.tty {
+		b.s.print(text)
+	}
+	b.trouble = text
+	return text
 }
 
 // summary is the line under the bars.

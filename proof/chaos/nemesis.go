@@ -18,46 +18,53 @@ type strike struct {
 	calm   time.Duration
 }
 
-// trouble brings trouble to a worker until ctx is done, by a schedule that the
-// seed alone decides.
-func (r *run) trouble(ctx context.Context, p *process) {
-	rng := rand.New(rand.NewPCG(r.seed, uint64(p.number)))
+// A blow is a kind of trouble: how often of a hundred times it is chosen, and
+// what it does. d is less than a second, and bit is true half of the time.
+type blow struct {
+	share  int
+	strike func(d time.Duration, bit bool)
+}
+
+// plague chooses among blows until ctx is done, by a schedule that the seed and
+// the stream alone decide. Before each it waits for least and up to spread more;
+// half of those for p, which may be nil, wait until it is at work.
+func (r *run) plague(ctx context.Context, stream uint64, p *process, least, spread time.Duration, blows []blow) {
+	rng := rand.New(rand.NewPCG(r.seed, stream))
 	for ctx.Err() == nil {
 		// All is drawn before anything is done, so that the schedule is the same
 		// whatever happens.
-		gap := 100*time.Millisecond + time.Duration(rng.IntN(900))*time.Millisecond
+		gap := least + time.Duration(rng.Int64N(int64(spread)))
 		n, d, bit := rng.IntN(100), time.Duration(rng.IntN(1000))*time.Millisecond, rng.IntN(2) == 0
 		sleep(ctx, gap)
-		if bit {
+		if bit && p != nil {
 			r.aim(ctx, p)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		switch {
-		case n < 40:
-			r.kill(p)
-		case n < 65:
-			r.pause(ctx, p, "SIGSTOP shorter than the lease", 200*time.Millisecond+d)
-		case n < 74:
-			r.pause(ctx, p, "SIGSTOP longer than the lease", r.lease+300*time.Millisecond+2*d)
-		case n < 82:
-			r.terminate(p)
-		case n < 87:
-			r.cut(ctx, p, 500*time.Millisecond+6*d, bit)
-		case n < 91:
-			r.slow(ctx, p, 2*time.Second+2*d)
-		case n < 93:
-			r.count("firewall forgets connections")
-			p.link.amnesia()
-		case n < 97:
-			r.jump(rng, p)
-		case n < 99:
-			r.starve(ctx, p)
-		default:
-			r.fillWork(ctx, p, time.Second+2*d)
+		for _, b := range blows {
+			if n -= b.share; n < 0 {
+				b.strike(d, bit)
+				break
+			}
 		}
 	}
+}
+
+// trouble brings trouble to a worker until ctx is done.
+func (r *run) trouble(ctx context.Context, p *process) {
+	r.plague(ctx, uint64(p.number), p, 100*time.Millisecond, 900*time.Millisecond, []blow{
+		{40, func(time.Duration, bool) { r.kill(p) }},
+		{25, func(d time.Duration, _ bool) { r.stopBriefly(ctx, p, d) }},
+		{9, func(d time.Duration, _ bool) { r.stopLong(ctx, p, 2*d) }},
+		{8, func(time.Duration, bool) { r.terminate(p) }},
+		{5, func(d time.Duration, bit bool) { r.cut(ctx, p, 500*time.Millisecond+6*d, bit) }},
+		{4, func(d time.Duration, _ bool) { r.slow(ctx, p, 2*time.Second+2*d) }},
+		{2, func(time.Duration, bool) { r.forget(p) }},
+		{4, func(d time.Duration, _ bool) { r.jump(d, p) }},
+		{2, func(time.Duration, bool) { r.starve(ctx, p) }},
+		{1, func(d time.Duration, _ bool) { r.fillWork(ctx, p, time.Second+2*d) }},
+	})
 }
 
 // aim waits until a worker is at work, but not for long: a blow in between
@@ -102,6 +109,16 @@ func (r *run) pause(ctx context.Context, p *process, kind string, d time.Duratio
 		r.strike(strike{kind: "SIGSTOP", worker: worker, at: at, until: r.now(), calm: r.calm})
 		r.count(kind + ", " + p.role())
 	}
+}
+
+// stopBriefly stops a process for less than a lease.
+func (r *run) stopBriefly(ctx context.Context, p *process, d time.Duration) {
+	r.pause(ctx, p, "SIGSTOP shorter than the lease", 200*time.Millisecond+d)
+}
+
+// stopLong stops a process for longer than a lease.
+func (r *run) stopLong(ctx context.Context, p *process, d time.Duration) {
+	r.pause(ctx, p, "SIGSTOP longer than the lease", r.lease+300*time.Millisecond+d)
 }
 
 // terminate asks a process to end, and starts it again.
@@ -155,10 +172,19 @@ func (r *run) slow(ctx context.Context, p *process, d time.Duration) {
 	p.link.heal()
 }
 
-// jump sets the wall clock of a worker: wrong by up to a day, or right again.
-func (r *run) jump(rng *rand.Rand, p *process) {
-	seconds := rng.Int64N(2*86400) - 86400
-	if rng.IntN(4) == 0 {
+// forget makes the firewall between a process and the database drop what it knows
+// of their connections.
+func (r *run) forget(p *process) {
+	r.count("firewall forgets connections")
+	p.link.amnesia()
+}
+
+// jump sets the wall clock of a worker by d, which is less than a second: wrong
+// by up to a day, or right again.
+func (r *run) jump(d time.Duration, p *process) {
+	const day = 86400
+	seconds := d.Milliseconds()*2*day/1000 - day
+	if d.Milliseconds()%4 == 0 {
 		seconds = 0
 	}
 	p.clock.set(seconds)
@@ -209,68 +235,41 @@ func (r *run) fillWork(ctx context.Context, p *process, d time.Duration) {
 // troubleServer does the same for the server, less often, since the readers
 // need it.
 func (r *run) troubleServer(ctx context.Context, p *process) {
-	rng := rand.New(rand.NewPCG(r.seed, 101))
-	for ctx.Err() == nil {
-		gap := 5*time.Second + time.Duration(rng.IntN(8000))*time.Millisecond
-		n, d := rng.IntN(100), time.Duration(rng.IntN(1000))*time.Millisecond
-		sleep(ctx, gap)
-		if ctx.Err() != nil {
-			return
-		}
-		switch {
-		case n < 35:
-			r.kill(p)
-		case n < 60:
-			r.pause(ctx, p, "SIGSTOP shorter than the lease", 200*time.Millisecond+d)
-		case n < 70:
-			r.pause(ctx, p, "SIGSTOP longer than the lease", r.lease+300*time.Millisecond+d)
-		case n < 80:
-			r.terminate(p)
-		case n < 90:
-			r.cut(ctx, p, 500*time.Millisecond+3*d, n%2 == 0)
-		case n < 95:
-			p.link.amnesia()
-			r.count("firewall forgets connections")
-		default:
-			r.slow(ctx, p, 2*time.Second+d)
-		}
-	}
+	r.plague(ctx, 101, nil, 5*time.Second, 8*time.Second, []blow{
+		{35, func(time.Duration, bool) { r.kill(p) }},
+		{25, func(d time.Duration, _ bool) { r.stopBriefly(ctx, p, d) }},
+		{10, func(d time.Duration, _ bool) { r.stopLong(ctx, p, d) }},
+		{10, func(time.Duration, bool) { r.terminate(p) }},
+		{10, func(d time.Duration, bit bool) { r.cut(ctx, p, 500*time.Millisecond+3*d, bit) }},
+		{5, func(time.Duration, bool) { r.forget(p) }},
+		{5, func(d time.Duration, _ bool) { r.slow(ctx, p, 2*time.Second+d) }},
+	})
 }
 
 // troubleDatabase does to the database what happens to databases.
 func (r *run) troubleDatabase(ctx context.Context) {
-	rng := rand.New(rand.NewPCG(r.seed, 102))
-	for ctx.Err() == nil {
-		gap := 8*time.Second + time.Duration(rng.IntN(8000))*time.Millisecond
-		n, d := rng.IntN(100), time.Duration(rng.IntN(1000))*time.Millisecond
-		sleep(ctx, gap)
-		if ctx.Err() != nil {
-			return
-		}
-		// What was begun is finished, though the time may be up.
+	// What was begun is finished, though the time may be up.
+	do := func(what string, work func(context.Context) (bool, error)) {
 		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		var err error
-		switch {
-		case n < 30:
-			r.count("PostgreSQL restarted (immediate)")
-			err = r.pg.restart(whole)
-		case n < 75:
-			var done bool
-			if done, err = r.pg.failover(whole); done {
-				r.count("failover to the replica")
-			}
-		case n < 87:
-			r.count("replica lost")
-			err = r.pg.loseReplica(whole, 500*time.Millisecond+d)
-		default:
-			var done bool
-			if done, err = r.pg.fillDisk(whole, 500*time.Millisecond+d); done {
-				r.count("full disk of PostgreSQL")
-			}
+		defer cancel()
+		done, err := work(whole)
+		if done {
+			r.count(what)
 		}
-		cancel()
 		if err != nil {
 			r.say("database: %v", err)
 		}
 	}
+	r.plague(ctx, 102, nil, 8*time.Second, 8*time.Second, []blow{
+		{30, func(time.Duration, bool) {
+			do("PostgreSQL restarted (immediate)", func(ctx context.Context) (bool, error) { return true, r.pg.restart(ctx) })
+		}},
+		{45, func(time.Duration, bool) { do("failover to the replica", r.pg.failover) }},
+		{12, func(d time.Duration, _ bool) {
+			do("replica lost", func(ctx context.Context) (bool, error) { return true, r.pg.loseReplica(ctx, 500*time.Millisecond+d) })
+		}},
+		{13, func(d time.Duration, _ bool) {
+			do("full disk of PostgreSQL", func(ctx context.Context) (bool, error) { return r.pg.fillDisk(ctx, 500*time.Millisecond+d) })
+		}},
+	})
 }

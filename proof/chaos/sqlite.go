@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -114,55 +113,38 @@ func (r *run) embeddedProcess(ctx context.Context, k int) (*process, error) {
 // troubleEmbedded brings trouble to a process of one machine: what goes over a
 // network cannot happen to it.
 func (r *run) troubleEmbedded(ctx context.Context, p *process) {
-	rng := rand.New(rand.NewPCG(r.seed, uint64(p.number)))
-	for ctx.Err() == nil {
-		gap := 100*time.Millisecond + time.Duration(rng.IntN(900))*time.Millisecond
-		n, d, bit := rng.IntN(100), time.Duration(rng.IntN(1000))*time.Millisecond, rng.IntN(2) == 0
-		if p == r.server { // the readers need it
-			gap += 4 * time.Second
-		}
-		sleep(ctx, gap)
-		if bit {
-			r.aim(ctx, p)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		switch {
-		case n < 50:
-			r.kill(p)
-		case n < 72:
-			r.pause(ctx, p, "SIGSTOP shorter than the lease", 200*time.Millisecond+d)
-		case n < 82:
-			r.pause(ctx, p, "SIGSTOP longer than the lease", r.lease+300*time.Millisecond+2*d)
-		case n < 90:
-			r.terminate(p)
-		case n < 96:
-			r.jump(rng, p)
-		case p != r.server:
-			r.starve(ctx, p)
-		}
+	blows := []blow{
+		{50, func(time.Duration, bool) { r.kill(p) }},
+		{22, func(d time.Duration, _ bool) { r.stopBriefly(ctx, p, d) }},
+		{10, func(d time.Duration, _ bool) { r.stopLong(ctx, p, 2*d) }},
+		{8, func(time.Duration, bool) { r.terminate(p) }},
+		{6, func(d time.Duration, _ bool) { r.jump(d, p) }},
 	}
+	least := 100 * time.Millisecond
+	if p == r.server { // the readers need it
+		least += 4 * time.Second
+	} else {
+		blows = append(blows, blow{4, func(time.Duration, bool) { r.starve(ctx, p) }})
+	}
+	r.plague(ctx, uint64(p.number), p, least, 900*time.Millisecond, blows)
 }
 
 // troubleDisk fills the disk of the data for a while, again and again.
 func (r *run) troubleDisk(ctx context.Context) {
-	rng := rand.New(rand.NewPCG(r.seed, 102))
+	if !r.lite.small {
+		return
+	}
 	ballast := filepath.Join(r.lite.dir, "ballast")
-	for r.lite.small && ctx.Err() == nil {
-		sleep(ctx, 5*time.Second+time.Duration(rng.IntN(8000))*time.Millisecond)
-		if ctx.Err() != nil {
-			return
-		}
+	r.plague(ctx, 102, nil, 5*time.Second, 8*time.Second, []blow{{100, func(d time.Duration, _ bool) {
 		if err := fill(ballast); err != nil {
 			r.say("fill the disk: %v", err)
 		}
-		sleep(ctx, 300*time.Millisecond+time.Duration(rng.IntN(1200))*time.Millisecond)
+		sleep(ctx, 300*time.Millisecond+d)
 		if err := os.Remove(ballast); err != nil {
 			r.fail("free the disk: %v", err)
 		}
 		r.count("full disk")
-	}
+	}}})
 }
 
 // bury has the database keep the logs of documents that are deleted.

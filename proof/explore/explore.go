@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ragprocessor/rag"
+	"ragprocessor/store"
 )
 
 // A Report says what an exploration did.
@@ -19,6 +22,11 @@ type Report struct {
 	Diverged int      // paths that could not be repeated, and were left
 	Whole    bool     // nothing was left out but what the bound excludes
 	Found    []string // the counterexample, if there is one: a timeline
+
+	// Logs are those that jobs had where paths ended, each that differs from the
+	// others for the model once.
+	Logs [][]rag.Event
+	logs map[string]bool
 }
 
 // step is one choice on the present path.
@@ -34,6 +42,7 @@ type step struct {
 // path. A state that was seen before is not gone beyond again.
 func Explore(t *testing.T, s Scenario, limit int) (r Report) {
 	dir := workDir(t)
+	r.logs = map[string]bool{}
 	synctest.Test(t, func(*testing.T) {
 		known := map[uint64]struct{}{}
 		var path []step
@@ -116,15 +125,31 @@ func (r *Report) walk(s Scenario, dir string, path *[]step, known map[uint64]str
 			return
 		}
 		if len(cs) == 0 {
+			r.keep(rows)
 			return true, false
 		}
 		if _, ok := known[h]; ok {
+			r.keep(rows)
 			return false, false
 		}
 		known[h] = struct{}{}
 		*path = append(*path, step{hash: h, of: len(cs)})
 		r.Depth = max(r.Depth, len(*path))
 		w.take(cs[0])
+	}
+}
+
+// keep notes the logs of rows.
+func (r *Report) keep(rows []store.AuditRow) {
+	for _, row := range rows {
+		var key []byte
+		for _, e := range row.Events {
+			key = fmt.Append(key, e.Signal, e.Attempt, e.Generation, e.Detail.Limit, e.Worker)
+		}
+		if !r.logs[string(key)] {
+			r.logs[string(key)] = true
+			r.Logs = append(r.Logs, row.Events)
+		}
 	}
 }
 

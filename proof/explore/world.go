@@ -48,9 +48,10 @@ import (
 // A Scenario says which world is explored, and how much may go wrong in it.
 type Scenario struct {
 	Name    string
-	Jobs    int // that exist from the start, named A, B, …
-	Procs   int // worker processes
-	Workers int // jobs that each works on at once
+	Deep    bool // too large to be explored whole
+	Jobs    int  // that exist from the start, named A, B, …
+	Procs   int  // worker processes
+	Workers int  // jobs that each works on at once
 
 	// Hints are delivered between processes at once; otherwise they are lost and
 	// workers poll.

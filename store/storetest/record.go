@@ -25,8 +25,7 @@ type Trace struct {
 func Record(t testing.TB, d store.Driver) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
-	var lines bytes.Buffer
-	out := json.NewEncoder(&lines)
+	var logs [][]rag.Event
 	for after := ""; ; {
 		rows, err := d.AuditRows(ctx, after, 200)
 		if err != nil {
@@ -37,17 +36,27 @@ func Record(t testing.TB, d store.Driver) {
 			break
 		}
 		for _, r := range rows {
-			if len(r.Events) == 0 {
-				continue // of the incumbent's
-			}
-			if _, err := lifecycle.Fold(r.Events); err != nil {
-				t.Errorf("the log of job %s: %v", r.Job.ID, err)
-			}
-			if err := out.Encode(Trace{t.Name(), d.Name(), r.Events}); err != nil {
-				t.Errorf("record: %v", err)
+			if len(r.Events) > 0 { // else it is of the incumbent's
+				logs = append(logs, r.Events)
 			}
 		}
 		after = rows[len(rows)-1].Job.ID
+	}
+	RecordLogs(t, d.Name(), logs)
+}
+
+// RecordLogs does what [Record] does, with logs that the named driver had.
+func RecordLogs(t testing.TB, driver string, logs [][]rag.Event) {
+	t.Helper()
+	var lines bytes.Buffer
+	out := json.NewEncoder(&lines)
+	for _, es := range logs {
+		if _, err := lifecycle.Fold(es); err != nil {
+			t.Errorf("the log of job %s: %v", es[0].JobID, err)
+		}
+		if err := out.Encode(Trace{t.Name(), driver, es}); err != nil {
+			t.Errorf("record: %v", err)
+		}
 	}
 	dir := os.Getenv("RAG_TRACES")
 	if dir == "" || lines.Len() == 0 {
