@@ -5,16 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
@@ -74,41 +69,22 @@ func stopping(ctx context.Context, b *bench, s *section) error {
 
 // stop measures how long it takes until a job is given back, or cancelled.
 func (b *bench) stop(ctx context.Context, kind string, what busy, n int, cancel bool) (took sample, err error) {
-	db, err := b.database(ctx, kind)
+	w, err := b.crew(ctx, kind, "--grace", "0s")
 	if err != nil {
 		return nil, err
 	}
-	data, err := db.dataDir()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.drop(context.WithoutCancel(ctx))) }()
-	d, err := db.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	st := store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
-	defer func() { err = errors.Join(err, st.Close()) }()
-	w := &workers{b: b, data: data, url: db.url, args: []string{"--grace", "0s"}, byPID: map[int]*exec.Cmd{}}
-	defer func() { err = errors.Join(err, w.stop()) }()
-	files, err := b.dir()
-	if err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, w.close(ctx)) }()
 	for i := range n {
 		if len(w.byPID) == 0 {
 			if err := w.start(ctx); err != nil {
 				return nil, err
 			}
 		}
-		path := filepath.Join(files, fmt.Sprint(i, what.file))
-		if err := os.WriteFile(path, what.make(i), 0o600); err != nil {
+		name := fmt.Sprint(i, what.file)
+		if err := w.hand(ctx, name, what.make(i)); err != nil {
 			return nil, err
 		}
-		if out, err := b.command(ctx, data, db.url, "ingest", "--enqueue-only", path).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("enqueue: %w: %s", err, out)
-		}
-		d, err := w.stopOne(ctx, st, filepath.Base(path), what.stage, time.Duration(i)*2*time.Second/time.Duration(n), cancel)
+		d, err := w.stopOne(ctx, name, what.stage, time.Duration(i)*2*time.Second/time.Duration(n), cancel)
 		if err != nil {
 			return nil, fmt.Errorf("file %d: %w; the worker's log ends:\n%s", i, err, w.log.String())
 		}
@@ -120,12 +96,12 @@ func (b *bench) stop(ctx context.Context, kind string, what busy, n int, cancel 
 
 // stopOne stops the worker, or cancels the job, some time after the job of the
 // named file is in the given stage, and removes the document.
-func (w *workers) stopOne(ctx context.Context, st *store.Store, name string, stage rag.Stage, after time.Duration, cancel bool) (time.Duration, error) {
+func (w *workers) stopOne(ctx context.Context, name string, stage rag.Stage, after time.Duration, cancel bool) (time.Duration, error) {
 	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
 	defer stop()
 	var j *rag.Job
 	if err := until(ctx, func() (bool, error) {
-		js, err := st.Jobs(ctx, store.JobFilter{Name: name})
+		js, err := w.store.Jobs(ctx, store.JobFilter{Name: name})
 		if err != nil || len(js) == 0 {
 			return false, err
 		}
@@ -145,7 +121,7 @@ func (w *workers) stopOne(ctx context.Context, st *store.Store, name string, sta
 	begun, last := time.Now(), lifecycle.Release
 	if cancel {
 		last = lifecycle.Cancel
-		if _, err := st.Cancel(ctx, j.ID, "bench"); err != nil {
+		if _, err := w.store.Cancel(ctx, j.ID, "bench"); err != nil {
 			return 0, err
 		}
 	} else {
@@ -161,7 +137,7 @@ func (w *workers) stopOne(ctx context.Context, st *store.Store, name string, sta
 	}
 	var took time.Duration
 	if err := until(ctx, func() (bool, error) {
-		events, err := st.Events(ctx, j.ID)
+		events, err := w.store.Events(ctx, j.ID)
 		for _, e := range events {
 			switch lifecycle.Signal(e.Signal) {
 			case lifecycle.RequestCancel:
@@ -177,5 +153,5 @@ func (w *workers) stopOne(ctx context.Context, st *store.Store, name string, sta
 	}); err != nil {
 		return 0, err
 	}
-	return took, st.Delete(ctx, j.DocumentID)
+	return took, w.store.Delete(ctx, j.DocumentID)
 }

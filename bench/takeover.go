@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"ragprocessor/event"
 	"ragprocessor/lifecycle"
 	"ragprocessor/rag"
 	"ragprocessor/store"
@@ -56,41 +58,23 @@ func takeover(ctx context.Context, b *bench, s *section) error {
 }
 
 func (b *bench) takeoverOn(ctx context.Context, kind string, n int) (took sample, err error) {
-	db, err := b.database(ctx, kind)
+	w, err := b.crew(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
-	data, err := db.dataDir()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.drop(context.WithoutCancel(ctx))) }()
-	d, err := db.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	w := &workers{b: b, data: data, url: db.url, byPID: map[int]*exec.Cmd{}}
-	defer func() { err = errors.Join(err, w.stop()) }()
+	defer func() { err = errors.Join(err, w.close(ctx)) }()
 	for range 2 {
 		if err := w.start(ctx); err != nil {
 			return nil, err
 		}
 	}
-	files, err := b.dir()
-	if err != nil {
-		return nil, err
-	}
 	for i := range n {
-		path := filepath.Join(files, fmt.Sprintf("long%d.txt", i))
-		if err := os.WriteFile(path, longText(i), 0o600); err != nil {
+		name := fmt.Sprintf("long%d.txt", i)
+		if err := w.hand(ctx, name, longText(i)); err != nil {
 			return nil, err
 		}
-		if out, err := b.command(ctx, data, db.url, "ingest", "--enqueue-only", path).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("enqueue: %w: %s", err, out)
-		}
 		// At other moments between two signs of life each time.
-		wait, err := w.killOne(ctx, d, filepath.Base(path), time.Duration(i)*700*time.Millisecond)
+		wait, err := w.killOne(ctx, name, time.Duration(i)*700*time.Millisecond)
 		if err != nil {
 			return nil, fmt.Errorf("file %d: %w; the workers' log ends:\n%s", i, err, w.log.String())
 		}
@@ -114,11 +98,51 @@ func longText(i int) []byte {
 
 // workers are worker processes on one database.
 type workers struct {
-	b         *bench
-	data, url string
-	args      []string // of each, beside the usual ones
-	byPID     map[int]*exec.Cmd
-	log       tail
+	b     *bench
+	db    *database
+	data  string   // their data folder
+	files string   // where files for them are made
+	args  []string // of each, beside the usual ones
+	store *store.Store
+	byPID map[int]*exec.Cmd
+	log   tail
+}
+
+// crew returns workers, none of which runs yet, on a new database of the kind.
+func (b *bench) crew(ctx context.Context, kind string, args ...string) (w *workers, err error) {
+	w = &workers{b: b, args: args, byPID: map[int]*exec.Cmd{}}
+	if w.db, err = b.database(ctx, kind); err != nil {
+		return nil, err
+	}
+	if w.data, err = w.db.dataDir(); err == nil {
+		if w.files, err = b.dir(); err == nil {
+			var d store.Driver
+			if d, err = w.db.open(ctx); err == nil {
+				w.store = store.New(d, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
+			}
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.db.drop(context.WithoutCancel(ctx)))
+	}
+	return w, nil
+}
+
+// close ends the workers and drops the database.
+func (w *workers) close(ctx context.Context) error {
+	return errors.Join(w.stop(), w.store.Close(), w.db.drop(context.WithoutCancel(ctx)))
+}
+
+// hand makes a file and a job for it.
+func (w *workers) hand(ctx context.Context, name string, data []byte) error {
+	path := filepath.Join(w.files, name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	if out, err := w.b.command(ctx, w.data, w.db.url, "ingest", "--enqueue-only", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("enqueue: %w: %s", err, out)
+	}
+	return nil
 }
 
 // A tail keeps the end of what is written to it. It is safe for concurrent use.
@@ -143,7 +167,7 @@ func (t *tail) String() string {
 }
 
 func (w *workers) start(ctx context.Context) error {
-	cmd := w.b.command(ctx, w.data, w.url, append([]string{"worker", "--workers", "1"}, w.args...)...)
+	cmd := w.b.command(ctx, w.data, w.db.url, append([]string{"worker", "--workers", "1"}, w.args...)...)
 	cmd.Stdout, cmd.Stderr = &w.log, &w.log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -170,12 +194,12 @@ func (w *workers) stop() error {
 // killOne kills the process that works on the named file, after it has done so
 // for a while, and returns how long it takes until another has taken over. It
 // then removes the document.
-func (w *workers) killOne(ctx context.Context, d store.Driver, name string, after time.Duration) (time.Duration, error) {
+func (w *workers) killOne(ctx context.Context, name string, after time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var j *rag.Job
 	err := until(ctx, func() (bool, error) {
-		js, err := d.Jobs(ctx, store.JobFilter{Name: name})
+		js, err := w.store.Jobs(ctx, store.JobFilter{Name: name})
 		if err != nil || len(js) == 0 {
 			return false, err
 		}
@@ -211,7 +235,7 @@ func (w *workers) killOne(ctx context.Context, d store.Driver, name string, afte
 	delete(w.byPID, pid)
 	var wait time.Duration
 	err = until(ctx, func() (bool, error) {
-		events, err := d.Events(ctx, j.ID)
+		events, err := w.store.Events(ctx, j.ID)
 		for _, e := range events {
 			if e.Signal == string(lifecycle.Takeover) {
 				wait = e.At.Sub(killed)
@@ -223,7 +247,7 @@ func (w *workers) killOne(ctx context.Context, d store.Driver, name string, afte
 	if err != nil {
 		return 0, fmt.Errorf("no takeover: %w", err)
 	}
-	return wait, d.Delete(ctx, j.DocumentID)
+	return wait, w.store.Delete(ctx, j.DocumentID)
 }
 
 // until calls fn every few milliseconds until it is done.

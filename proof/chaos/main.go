@@ -267,8 +267,13 @@ func (r *run) prepareCluster(ctx context.Context) error {
 	}
 	r.store = store.New(db, new(event.Bus), slog.New(slog.DiscardHandler), store.Options{})
 	r.closers = append(r.closers, func() { r.store.Close() })
+	return r.launch(func(k int) (*process, error) { return r.process(ctx, k) })
+}
+
+// launch makes and starts the processes: the server is the first.
+func (r *run) launch(make func(k int) (*process, error)) error {
 	for k := range r.workers + 1 {
-		p, err := r.process(ctx, k)
+		p, err := make(k)
 		if err != nil {
 			return err
 		}

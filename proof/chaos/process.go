@@ -100,7 +100,9 @@ func (p *process) start() error {
 	cmd := exec.CommandContext(context.WithoutCancel(p.run.ctx), args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), p.run.env...), p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A session of its own: when the shell that began all this ends, the kernel
+	// continues what is stopped in its process group.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -167,7 +169,12 @@ func (p *process) freeze(ctx context.Context, d time.Duration) bool {
 	}
 	begun := p.run.now()
 	sleep(ctx, d)
-	p.run.silenced(worker, begun, p.run.now())
+	ended := p.run.now()
+	if !stopped(pid) {
+		p.run.say("%s was stopped, and somebody else let it go on", p.name)
+		return false
+	}
+	p.run.silenced(worker, begun, ended)
 	return unix.Kill(pid, unix.SIGCONT) == nil
 }
 

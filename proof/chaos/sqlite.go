@@ -65,20 +65,7 @@ func (r *run) prepareEmbedded(ctx context.Context) error {
 	if err := e.bury(ctx); err != nil {
 		return err
 	}
-	for k := range r.workers + 1 {
-		p, err := r.embeddedProcess(ctx, k)
-		if err != nil {
-			return err
-		}
-		if k == 0 {
-			r.server = p
-		}
-		r.procs = append(r.procs, p)
-		if err := p.start(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.launch(func(k int) (*process, error) { return r.embeddedProcess(ctx, k) })
 }
 
 // embeddedProcess makes the k-th process: the server is the first.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -379,47 +378,13 @@ func TestClaimSeesTheEnd(t *testing.T) {
 	}
 }
 
-// A hooked is a context that calls a function, one call at a time, when it is
-// asked whether it is done, which happens around each statement.
-type hooked struct {
-	context.Context
-	mu   *sync.Mutex
-	call func()
-}
-
-func (h hooked) Done() <-chan struct{} {
-	if h.mu.TryLock() {
-		h.call()
-		h.mu.Unlock()
-	}
-	return h.Context.Done()
-}
-
 // TestAuditIsOneSnapshot moves jobs while an audit reads them.
 func TestAuditIsOneSnapshot(t *testing.T) {
 	c := newCrowd(t, 1)
-	moves := 0
-	var mu sync.Mutex
-	ctx := hooked{t.Context(), &mu, func() {
-		if moves++; moves > 40 {
-			return
-		}
-		if _, err := c.d.Update(t.Context(), c.jobs[0].ID, c.on(lifecycle.Supersede, nil)); err != nil {
-			t.Error(err)
-		}
-	}}
-	rows, err := c.d.AuditRows(ctx, "", 10)
-	if err != nil || len(rows) != 1 {
-		t.Fatalf("AuditRows = %d rows, %v", len(rows), err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if moves < 2 {
-		t.Fatalf("%d moves beside the audit", moves)
-	}
-	for _, v := range store.Check(&rows[0]) {
-		t.Errorf("audit: %+v", v)
-	}
+	storetest.OneSnapshot(t, c.d, 40, func() error {
+		_, err := c.d.Update(t.Context(), c.jobs[0].ID, c.on(lifecycle.Supersede, nil))
+		return err
+	})
 }
 
 // TestForgedRows writes what only our own rules keep out: every constraint that

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -63,52 +62,18 @@ func TestWriteGoesOn(t *testing.T) {
 	}
 }
 
-// A hooked is a context that calls a function, one call at a time, when it is
-// asked whether it is done, which happens around each statement.
-type hooked struct {
-	context.Context
-	mu   *sync.Mutex
-	call func()
-}
-
-func (h hooked) Done() <-chan struct{} {
-	if h.mu.TryLock() {
-		h.call()
-		h.mu.Unlock()
-	}
-	return h.Context.Done()
-}
-
 // TestReadIsOneSnapshot moves a job while an audit reads it.
 func TestReadIsOneSnapshot(t *testing.T) {
 	f := newFixture(t)
 	if _, err := f.d.AuditRows(t.Context(), "", 10); err != nil { // its connection is open from now on
 		t.Fatal(err)
 	}
-	moves := 0
-	var mu sync.Mutex
-	ctx := hooked{t.Context(), &mu, func() {
-		if moves++; moves > 100 {
-			return
-		}
-		if _, err := f.d.Update(t.Context(), f.job.ID, func(j *rag.Job) (lifecycle.Transition, error) {
+	storetest.OneSnapshot(t, f.d, 100, func() error {
+		_, err := f.d.Update(t.Context(), f.job.ID, func(j *rag.Job) (lifecycle.Transition, error) {
 			return lifecycle.Next(j, lifecycle.Supersede, lifecycle.Options{Generation: j.Generation + 1})
-		}); err != nil {
-			t.Error(err)
-		}
-	}}
-	rows, err := f.d.AuditRows(ctx, "", 10)
-	if err != nil || len(rows) != 1 {
-		t.Fatalf("AuditRows = %d rows, %v", len(rows), err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if moves < 2 {
-		t.Fatalf("%d moves beside the audit", moves)
-	}
-	for _, v := range store.Check(&rows[0]) {
-		t.Errorf("audit: %+v", v)
-	}
+		})
+		return err
+	})
 }
 
 // TestForgedRows writes what only our own rules keep out: every constraint that
@@ -186,15 +151,8 @@ func TestForgedRows(t *testing.T) {
 // completed then, and nothing of the result may be found.
 func TestStoredWhole(t *testing.T) {
 	f := newFixture(t)
-	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
-		f.make(t, on, lifecycle.Options{})
-	}
-	j, err := f.d.Job(t.Context(), f.job.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 2
-	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &n}})
+	tr := f.store(t, 2)
+	before, err := f.d.Job(t.Context(), f.job.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +171,7 @@ func TestStoredWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(j, after); diff != "" {
+	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("the job was changed (-before +after):\n%s", diff)
 	}
 	match := func() int {

@@ -102,6 +102,24 @@ func (f *fixture) make(t *testing.T, on lifecycle.Signal, opt lifecycle.Options)
 	}
 }
 
+// store makes the moves up to storing and returns the one that completes the job
+// with n chunks.
+func (f *fixture) store(t *testing.T, n int) lifecycle.Transition {
+	t.Helper()
+	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
+		f.make(t, on, lifecycle.Options{})
+	}
+	j, err := f.d.Job(t.Context(), f.job.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &n}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
 // TestDatabaseRefuses writes to the tables behind the program's back. The
 // database itself must refuse what is not in the transition table.
 func TestDatabaseRefuses(t *testing.T) {
@@ -279,18 +297,7 @@ func TestPublicRows(t *testing.T) {
 // TestMultimodal stores vectors of the other space in the other column.
 func TestMultimodal(t *testing.T) {
 	f := newFixture(t)
-	for _, on := range []lifecycle.Signal{lifecycle.Claim, lifecycle.Downloaded, lifecycle.Processed, lifecycle.Embedded} {
-		f.make(t, on, lifecycle.Options{})
-	}
-	j, err := f.d.Job(t.Context(), f.job.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 1
-	tr, err := lifecycle.Next(j, lifecycle.Stored, lifecycle.Options{Detail: rag.Detail{Chunks: &n}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tr := f.store(t, 1)
 	r := storetest.ResultOf("a picture")
 	r.Space.Name = "multimodal"
 	if out, err := f.d.Apply(t.Context(), []store.Write{{Transition: tr, Result: r}}, 0); err != nil || out[0].Err != nil {
