@@ -36,6 +36,16 @@ type Parser interface {
 	Parse(ctx context.Context, in *Input) (*rag.Document, error)
 }
 
+// An Extractor is a Parser of files that hold other files, which its documents
+// name as their children.
+type Extractor interface {
+	Parser
+
+	// Extract writes the child at path, a [rag.Child]'s, to w. It returns a
+	// permanent [rag.Error] if there is none, or if it cannot be unpacked.
+	Extract(ctx context.Context, in *Input, path string, w io.Writer) error
+}
+
 // A Func is a function that is a [Parser].
 type Func func(context.Context, *Input) (*rag.Document, error)
 

@@ -18,6 +18,15 @@ type Document struct {
 	Meta     map[string]string `json:"meta,omitempty"`     // author, created, …: document properties
 	Elements []Element         `json:"elements"`
 	Warnings []Warning         `json:"warnings,omitempty"` // parts that could not be read
+	Children []Child           `json:"children,omitempty"` // files within the file
+}
+
+// A Child is a file within a file: a member of an archive, an attachment of a
+// mail. It becomes a document of its own.
+type Child struct {
+	Path string `json:"path"`           // by which its parser finds it again; no two of a file are the same
+	Name string `json:"name"`           // for people, with an extension if it has one
+	Size int64  `json:"size,omitempty"` // bytes, if known before it is unpacked
 }
 
 // A Kind says what an [Element] is.
