@@ -271,9 +271,9 @@ func (r *run) prepareCluster(ctx context.Context) error {
 }
 
 // launch makes and starts the processes: the server is the first.
-func (r *run) launch(make func(k int) (*process, error)) error {
+func (r *run) launch(process func(k int) (*process, error)) error {
 	for k := range r.workers + 1 {
-		p, err := make(k)
+		p, err := process(k)
 		if err != nil {
 			return err
 		}
