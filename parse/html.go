@@ -35,20 +35,29 @@ func (htmlParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
 		return nil, fmt.Errorf("parse html: %w", err)
 	}
 	doc := &rag.Document{Format: "html"}
-	root, err := parseHTML(text)
-	if err != nil {
-		// The parser gives up on nesting beyond 512 elements. Take out the
-		// depths, and if even that does not help, all tags.
-		doc.Warnings = append(doc.Warnings, rag.Warning{Part: "page", Reason: "elements are nested too deeply; their structure is lost, their text is kept"})
-		root, err = parseHTML(flattenHTML(text, htmlDepth))
-	}
-	if err != nil {
+	root := htmlTree(text, "page", doc)
+	if root == nil {
 		doc.Elements = htmlPlain(text)
 		return doc, nil
 	}
 	htmlHead(root, doc)
 	doc.Elements = htmlElements(root, doc)
 	return doc, nil
+}
+
+// htmlTree parses a page. The parser gives up on nesting beyond 512 elements:
+// htmlTree then takes out the depths, with a warning about part, and if even
+// that does not help it returns nil.
+func htmlTree(text, part string, doc *rag.Document) *html.Node {
+	root, err := parseHTML(text)
+	if err != nil {
+		doc.Warnings = append(doc.Warnings, rag.Warning{Part: part, Reason: "elements are nested too deeply; their structure is lost, their text is kept"})
+		root, err = parseHTML(flattenHTML(text, htmlDepth))
+	}
+	if err != nil {
+		return nil
+	}
+	return root
 }
 
 // parseHTML parses s as a browser without scripts does, so that what stands
@@ -79,16 +88,7 @@ func htmlDeclared(in *Input) encoding.Encoding {
 
 // htmlHead takes the title, the language and other properties of the page.
 func htmlHead(root *html.Node, doc *rag.Document) {
-	set := func(key, value string) {
-		value = strings.Join(strings.Fields(value), " ")
-		if value == "" || doc.Meta[key] != "" {
-			return
-		}
-		if doc.Meta == nil {
-			doc.Meta = map[string]string{}
-		}
-		doc.Meta[key] = value
-	}
+	set := func(key, value string) { setMeta(doc, key, value) }
 	var ogTitle string
 	for n := range root.Descendants() {
 		if n.Type != html.ElementNode {
@@ -186,6 +186,9 @@ type htmlWalker struct {
 	notes   int         // of footnote sections
 	noBreak int         // of elements whose blocks are joined by spaces: headings, captions
 	embeds  int         // of documents within the document
+
+	parts map[string]string // names of the parts that begin at the elements with these ids
+	part  string            // the one that began last
 }
 
 // flush ends the block in buf.
@@ -210,7 +213,7 @@ func (w *htmlWalker) flush() {
 }
 
 func (w *htmlWalker) emit(e rag.Element) {
-	e.Where.Para = len(w.out) + 1
+	e.Where.Para, e.Where.Part = len(w.out)+1, w.part
 	w.out = append(w.out, e)
 }
 
@@ -281,6 +284,9 @@ func (w *htmlWalker) walk(n *html.Node) {
 	if w.skip(n) {
 		return
 	}
+	if w.parts != nil {
+		w.part = cmp.Or(w.parts[htmlAttr(n, "id")], w.part)
+	}
 	switch n.DataAtom {
 	case atom.Br:
 		w.line()
@@ -317,6 +323,15 @@ func (w *htmlWalker) walk(n *html.Node) {
 		w.text("”")
 	case atom.Sup:
 		w.sup(n)
+	case atom.A:
+		if t := strings.TrimSpace(htmlRaw(n)); t == "↩" || t == "↩\uFE0E" || htmlAttr(n, "role") == "doc-backlink" {
+			break // leads back from a footnote
+		}
+		if strings.Contains(htmlAttr(n, "epub:type"), "noteref") {
+			w.sup(n)
+		} else {
+			w.children(n)
+		}
 	case atom.Iframe:
 		w.embedded(htmlAttr(n, "srcdoc"))
 	case atom.Noframes:
@@ -364,7 +379,7 @@ func (w *htmlWalker) walk(n *html.Node) {
 
 // skip reports whether n is not content.
 func (w *htmlWalker) skip(n *html.Node) bool {
-	if n.Namespace == "svg" {
+	if n.Namespace == "svg" || htmlAttr(n, "epub:type") == "pagebreak" {
 		return true
 	}
 	switch n.DataAtom {
@@ -474,7 +489,7 @@ func (w *htmlWalker) math(n *html.Node) {
 
 // sup keeps a reference to a footnote apart from the word before it.
 func (w *htmlWalker) sup(n *html.Node) {
-	link := false
+	link := n.DataAtom == atom.A
 	for d := range n.Descendants() {
 		link = link || d.DataAtom == atom.A
 	}
@@ -692,6 +707,12 @@ func htmlIsNotes(n *html.Node) bool {
 	switch htmlAttr(n, "role") {
 	case "doc-endnotes", "doc-footnote":
 		return true
+	}
+	for t := range strings.FieldsSeq(htmlAttr(n, "epub:type")) {
+		switch t {
+		case "footnote", "footnotes", "endnote", "endnotes", "rearnote", "rearnotes":
+			return true
+		}
 	}
 	for c := range strings.FieldsSeq(htmlAttr(n, "class")) {
 		if c == "footnotes" || c == "footnote" {

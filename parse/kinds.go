@@ -44,7 +44,6 @@ func kinds() []kind {
 		{"application/vnd.oasis.opendocument.", nil, "OpenDocument file", doSavePDF},
 		{"application/vnd.sun.xml.", nil, "StarOffice document", doSavePDF},
 		{"text/rtf", []string{"rtf"}, "Rich Text document", "Save it as DOCX or PDF and send that"},
-		{"application/epub+zip", []string{"epub"}, "EPUB book", doConverted},
 		{"application/x-mobipocket-ebook", []string{"mobi"}, "Mobipocket book", doConverted},
 		{"application/x-ms-reader", []string{"lit"}, "Microsoft Reader book", doConverted},
 		{"application/vnd.ms-htmlhelp", []string{"chm"}, "compiled HTML help", doConverted},

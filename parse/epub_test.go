@@ -1,0 +1,7 @@
+package parse
+
+import "testing"
+
+func TestEpub(t *testing.T) { goldenFormat(t, "epub") }
+
+func FuzzEpub(f *testing.F) { fuzzFormat(f, "epub") }
