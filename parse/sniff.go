@@ -17,6 +17,7 @@ import (
 // MIME types that this file gives and nobody else defines.
 const (
 	mimeUnknown   = "application/octet-stream"
+	mimeFB2       = "application/x-fictionbook+xml"
 	mimeEncrypted = "application/x-encrypted-office" // an OOXML file behind a password
 )
 
@@ -245,6 +246,7 @@ func looksLikeText(b []byte, lenient bool) bool {
 }
 
 var (
+	fb2Start  = regexp.MustCompile(`^\s*(?:<\?xml[^>]*>\s*)?(?:<[!?][^>]*>\s*)*<(?:\w+:)?FictionBook\b`)
 	htmlStart = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
 	htmlTag   = regexp.MustCompile(`<[a-zA-Z][a-zA-Z0-9]*[\s/>]`)
 	mdHeading = regexp.MustCompile(`(?m)^#{1,6} \S`)
@@ -264,6 +266,8 @@ func sniffText(head []byte, ext, mime string) string {
 	text = bytes.TrimPrefix(text, []byte("\uFEFF"))
 	hint := mimeOf(ext)
 	switch {
+	case fb2Start.Match(text):
+		return mimeFB2
 	case htmlStart.Match(text):
 		return "text/html"
 	case hint == "text/markdown":
