@@ -96,6 +96,10 @@ bench: build models ## Measure, beside others, and write docs/benchmarks.md
 	@scripts/postgres-install.sh
 	@cd bench && $(CURDIR)/scripts/postgres-test.sh run $(GO) run . -out ../docs/benchmarks.md
 
+.PHONY: eval
+eval: ## Measure how well files are read, on the corpora in CORPORA, and write docs/quality.md
+	@$(GO) run ./eval -corpora $(or $(CORPORA),$(error CORPORA names no folder: docs/quality.md says what is in one)) -out docs/quality.md
+
 .PHONY: clean
 clean: ## Remove what was built, and the data of `make run`
 	@rm -rf bin .cache data

@@ -34,6 +34,7 @@ var walk = []struct {
 	{pkg: "source", allow: []string{"rag"}},
 	{pkg: "source/sourcetest", allow: []string{"rag", "source"}},
 	{pkg: "parse", allow: []string{"rag"}},
+	{pkg: "eval", allow: []string{"rag", "parse"}},
 	{pkg: "chunk", allow: []string{"rag"}},
 	{pkg: "embed", allow: []string{"rag"}, std: true},
 	{pkg: "embed/embedtest", allow: []string{"rag", "embed"}, std: true},
