@@ -1,7 +1,9 @@
 package parse
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,21 +27,30 @@ const exitMemory = 86
 // other code prints goes to standard error from then on.
 func ChildMain(stdin, stdout *os.File) int {
 	formats := Formats() // once, so that a parser can keep what is dear to make
-	return childMain(stdin, stdout, func(ctx context.Context, in *Input) (*rag.Document, error) {
-		return parseAs(ctx, formats, in)
+	return childMain(stdin, stdout, hands{
+		parse: func(ctx context.Context, in *Input) (*rag.Document, error) { return parseAs(ctx, formats, in) },
+		extract: func(ctx context.Context, in *Input, path string, w io.Writer) error {
+			return extractAs(ctx, formats, in, path, w)
+		},
 	})
 }
 
-// childMain is ChildMain with another parser, for tests.
-func childMain(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Document, error)) int {
-	if err := serve(stdin, stdout, parse); err != nil {
+// hands are what a child can do.
+type hands struct {
+	parse   func(context.Context, *Input) (*rag.Document, error)
+	extract func(ctx context.Context, in *Input, path string, w io.Writer) error
+}
+
+// childMain is ChildMain with other hands, for tests.
+func childMain(stdin, stdout *os.File, h hands) int {
+	if err := serve(stdin, stdout, h); err != nil {
 		fmt.Fprintln(os.Stderr, "parse child:", err)
 		return 1
 	}
 	return 0
 }
 
-func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Document, error)) error {
+func serve(stdin, stdout *os.File, h hands) error {
 	abi, err := lockIn()
 	if err != nil {
 		return err
@@ -84,7 +95,7 @@ func serve(stdin, stdout *os.File, parse func(context.Context, *Input) (*rag.Doc
 			}
 		}
 		go func() {
-			err := w.answer(req, f, s.CacheDir, parse)
+			err := w.answer(req, f, s.CacheDir, h)
 			tidy()
 			done <- err
 		}()
@@ -100,8 +111,8 @@ func tidy() {
 	}
 }
 
-// answer parses one file and writes the result.
-func (w *frameWriter) answer(req request, f *os.File, cacheDir string, parse func(context.Context, *Input) (*rag.Document, error)) error {
+// answer parses one file, or extracts one from it, and writes the result.
+func (w *frameWriter) answer(req request, f *os.File, cacheDir string, h hands) error {
 	if f == nil {
 		var err error
 		if f, err = os.Open(req.Path); err != nil {
@@ -113,7 +124,20 @@ func (w *frameWriter) answer(req request, f *os.File, cacheDir string, parse fun
 		ReaderAt: f, Path: req.Path, Name: req.Name, Size: req.Size,
 		CacheDir: cacheDir, Progress: w.progress(),
 	}
-	doc, err := guard(in, parse)
+	// There is nothing to cancel: a parent that gives up kills this process.
+	ctx := context.Background()
+	doc := new(rag.Document)
+	err := guard(func() (err error) {
+		if req.Child != "" {
+			out := bufio.NewWriterSize(dataWriter{w}, 64<<10)
+			if err := h.extract(ctx, in, req.Child, out); err != nil {
+				return err
+			}
+			return out.Flush()
+		}
+		doc, err = h.parse(ctx, in)
+		return err
+	})
 	if err != nil {
 		return w.write(frameError, problemOf(err))
 	}
@@ -124,15 +148,29 @@ func (w *frameWriter) answer(req request, f *os.File, cacheDir string, parse fun
 	return err
 }
 
-// guard parses and turns a panic into an error.
-func guard(in *Input, parse func(context.Context, *Input) (*rag.Document, error)) (doc *rag.Document, err error) {
+// guard calls work and turns a panic into an error.
+func guard(work func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = crash(fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
-	// There is nothing to cancel: a parent that gives up kills this process.
-	return parse(context.Background(), in)
+	return work()
+}
+
+// A dataWriter writes what is written to it as frames of data.
+type dataWriter struct{ w *frameWriter }
+
+func (d dataWriter) Write(b []byte) (int, error) {
+	f := make([]byte, frameHeader, frameHeader+len(b))
+	binary.BigEndian.PutUint32(f, uint32(len(b)))
+	f[4] = frameData
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	if _, err := d.w.w.Write(append(f, b...)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // A frameWriter writes whole frames; it may be used by several goroutines.

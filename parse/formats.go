@@ -13,6 +13,13 @@ func Formats() []Format {
 		{"md", []string{"text/markdown"}, []string{"md", "markdown", "mdown", "mkd"}, mdParser{}},
 		{"csv", []string{"text/csv"}, []string{"csv"}, csvParser{"csv"}},
 		{"tsv", []string{"text/tab-separated-values"}, []string{"tsv", "tab"}, csvParser{"tsv"}},
+		{"zip", []string{"application/zip"}, []string{"zip"}, archiveParser{zipMembers}},
+		{"tar", []string{"application/x-tar"}, []string{"tar"}, archiveParser{tarMembers}},
+		{"gz", []string{"application/gzip"}, []string{"gz", "tgz"}, archiveParser{packedMembers(openGzip)}},
+		{"bz2", []string{"application/x-bzip2"}, []string{"bz2", "tbz2"}, archiveParser{packedMembers(openBzip2)}},
+		{"xz", []string{"application/x-xz"}, []string{"xz", "txz"}, archiveParser{packedMembers(openXz)}},
+		{"zst", []string{"application/zstd"}, []string{"zst"}, archiveParser{packedMembers(openZstd)}},
+		{"7z", []string{"application/x-7z-compressed"}, []string{"7z"}, archiveParser{sevenZipMembers}},
 		{"txt", txtTypes, txtExtensions, txtParser{}},
 	}
 }

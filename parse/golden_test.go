@@ -135,6 +135,13 @@ func dump(doc *rag.Document, err error) string {
 	for _, w := range doc.Warnings {
 		fmt.Fprintf(&b, "warning: %s: %s\n", w.Part, w.Reason)
 	}
+	for _, c := range doc.Children {
+		fmt.Fprintf(&b, "child: %s", c.Path)
+		if c.Name != c.Path {
+			fmt.Fprintf(&b, " (%s)", c.Name)
+		}
+		fmt.Fprintf(&b, ", %d bytes\n", c.Size)
+	}
 	for _, e := range doc.Elements {
 		fmt.Fprintf(&b, "\n%s", e.Kind)
 		if e.Level > 0 {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 
 	"ragprocessor/rag"
@@ -86,12 +87,31 @@ func parseAs(ctx context.Context, formats []Format, in *Input) (*rag.Document, e
 		return nil, unsupported(in.MIME, in.Name)
 	}
 	doc, err := f.Parse(ctx, in)
-	if err == nil && len(doc.Elements) == 0 && !blank(in) {
+	if err == nil && len(doc.Elements) == 0 && len(doc.Children) == 0 && !blank(in) {
 		// Nothing to find is nothing to search: say so instead of completing.
 		return nil, rag.BadFile("no_text", "The file holds no text",
 			"If it holds pictures of text, save it as a PDF with text recognition (OCR) and send that", nil)
 	}
 	return doc, err
+}
+
+// extractAs writes the child at path of in to w.
+func extractAs(ctx context.Context, formats []Format, in *Input, path string, w io.Writer) error {
+	if in.MIME == "" {
+		in.MIME = Sniff(in, in.Size, in.Name)
+	}
+	f, _ := find(formats, in.MIME)
+	x, ok := f.Parser.(Extractor)
+	if !ok {
+		return noChild(path)
+	}
+	return x.Extract(ctx, in, path, w)
+}
+
+// noChild returns the error for a child that is not there.
+func noChild(path string) error {
+	return rag.BadFile("not_in_archive", "The file is no longer in the archive or mail that it came from",
+		"Nothing to do; delete the document if it is not removed by itself", fmt.Errorf("child %q", path))
 }
 
 // blank reports whether a file has nothing in it but white space.

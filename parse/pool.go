@@ -18,7 +18,7 @@ import (
 	"ragprocessor/rag"
 )
 
-// A Pool parses files in child processes, so that a file that crashes a
+// A Pool parses files in child processes, and extracts files from files, so that a file that crashes a
 // parser, fills its memory or never ends costs that file and nothing else.
 // A child serves one file at a time and is kept for the next one; after an
 // error, or [Limits].Files files, it is replaced.
@@ -105,17 +105,6 @@ func (p *Pool) init() {
 //
 // If ctx ends, the child is killed at once and Parse returns ctx's cause.
 func (p *Pool) Parse(ctx context.Context, path, name string, progress func(unit string, done, total int64)) (*rag.Document, error) {
-	p.init()
-	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-
 	// Looked at before it is opened: to open a pipe is to wait for its writer.
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -129,27 +118,87 @@ func (p *Pool) Parse(ctx context.Context, path, name string, progress func(unit 
 		return nil, fmt.Errorf("parse %s: %w", name, err)
 	}
 	defer f.Close()
+	return p.serve(ctx, f, task{request: request{Path: path, Name: name, Size: fi.Size()}, report: progress})
+}
 
+// Extract writes the file at path in f, which the person named name, to w, and
+// at most limit bytes of it. Its errors are those of Parse, and "too_large" if
+// the file has more.
+func (p *Pool) Extract(ctx context.Context, f *os.File, name, path string, limit int64, w io.Writer) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("extract from %s: %w", name, err)
+	}
+	out := &capped{w: w, left: limit}
+	_, err = p.serve(ctx, f, task{request: request{Path: f.Name(), Name: name, Size: fi.Size(), Child: path}, data: out})
+	switch {
+	case out.left < 0:
+		return rag.BadFile("too_large", fmt.Sprintf("file too large: the limit is %d MiB", limit>>20), "Ask the operator to raise the limit", err)
+	case out.err != nil:
+		return fmt.Errorf("extract from %s: %w", name, out.err)
+	}
+	return err
+}
+
+// errFull ends an extraction whose bytes cannot be taken.
+var errFull = errors.New("the extracted file cannot be written")
+
+// A capped writer takes so many bytes and no more.
+type capped struct {
+	w    io.Writer
+	left int64 // less than 0 after more were offered
+	err  error // of w
+}
+
+func (c *capped) Write(b []byte) (int, error) {
+	if c.left -= int64(len(b)); c.left < 0 {
+		return 0, errFull
+	}
+	if _, c.err = c.w.Write(b); c.err != nil {
+		return 0, errFull
+	}
+	return len(b), nil
+}
+
+// A task is a request and where its answer goes.
+type task struct {
+	request
+	report func(unit string, done, total int64) // of a parse; may be nil
+	data   io.Writer                            // of an extraction
+}
+
+// serve waits for a turn and has a child do t with f.
+func (p *Pool) serve(ctx context.Context, f *os.File, t task) (*rag.Document, error) {
+	p.init()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	c, err := p.take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	doc, err := p.run(ctx, c, f, request{Path: path, Name: name, Size: fi.Size()}, progress)
+	doc, err := p.run(ctx, c, f, t)
 	if c.files++; err != nil || c.files >= p.Limits.Files || !p.keep(c) {
 		c.stop()
 	}
 	return doc, err
 }
 
-// run has c parse one file under the limits.
-func (p *Pool) run(ctx context.Context, c *child, f *os.File, req request, report func(string, int64, int64)) (*rag.Document, error) {
+// run has c do t under the limits.
+func (p *Pool) run(ctx context.Context, c *child, f *os.File, t task) (*rag.Document, error) {
 	ctx, timeout := context.WithTimeoutCause(ctx, p.Limits.Time, errTime)
 	defer timeout()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	release := context.AfterFunc(ctx, c.kill)
 	unwatch := watchMemory(c.cmd.Process.Pid, p.Limits.Memory, func() { cancel(errMemory) })
-	doc, err := c.parse(f, req, p.Limits.Output, report)
+	doc, err := c.do(f, t, p.Limits.Output)
 	unwatch()
 	killed := !release()
 	if _, ok := errors.AsType[*rag.Error](err); ok || err == nil && !killed {
@@ -163,6 +212,8 @@ func (p *Pool) run(ctx context.Context, c *child, f *os.File, req request, repor
 	switch {
 	case killed:
 		cause = context.Cause(ctx)
+	case errors.Is(err, errFull):
+		return nil, err
 	case errors.Is(err, errTooLarge):
 		cause = fmt.Errorf("%w: %w", errOutput, err)
 	case c.cmd.ProcessState.ExitCode() == exitMemory:
@@ -397,10 +448,11 @@ func (c *child) greet(s setup) error {
 	return nil
 }
 
-// parse sends one file and returns what comes back. An error that is not a
-// [rag.Error] means that the child cannot be used any more.
-func (c *child) parse(f *os.File, req request, limit int64, report func(string, int64, int64)) (*rag.Document, error) {
-	b, err := encodeFrame(frameRequest, req)
+// do sends one file and returns what comes back, of a parse at most limit bytes.
+// An error that is not a [rag.Error] means that the child cannot be used any
+// more.
+func (c *child) do(f *os.File, t task, limit int64) (*rag.Document, error) {
+	b, err := encodeFrame(frameRequest, t.request)
 	if err != nil {
 		return nil, err
 	}
@@ -413,6 +465,12 @@ func (c *child) parse(f *os.File, req request, limit int64, report func(string, 
 		if err != nil {
 			return nil, err
 		}
+		if kind == frameData && t.data != nil {
+			if _, err := t.data.Write(payload); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		limit -= int64(frameHeader + len(payload))
 		switch kind {
 		case frameProgress:
@@ -420,8 +478,8 @@ func (c *child) parse(f *os.File, req request, limit int64, report func(string, 
 			if err := json.Unmarshal(payload, &g); err != nil {
 				return nil, err
 			}
-			if report != nil {
-				report(g.Unit, g.Done, g.Total)
+			if t.report != nil {
+				t.report(g.Unit, g.Done, g.Total)
 			}
 		case frameDocument:
 			var doc rag.Document

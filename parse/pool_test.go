@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		rawStdout = os.NewFile(uintptr(fd), "frames")
-		os.Exit(childMain(os.Stdin, os.Stdout, misbehave))
+		os.Exit(childMain(os.Stdin, os.Stdout, hands{parse: misbehave}))
 	}
 	os.Exit(m.Run())
 }

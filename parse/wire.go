@@ -13,7 +13,7 @@ import (
 
 // The protocol between a [Pool] and its children is a stream of frames: the
 // length of the payload in 4 bytes, big end first, the kind in 1 byte, the
-// payload in JSON. JSON rather than gob because what a child sends is not to
+// payload in JSON unless the kind says otherwise. JSON rather than gob because what a child sends is not to
 // be trusted, and gob is not made for that.
 const (
 	frameSetup    byte = iota + 1 // parent to child, once
@@ -22,6 +22,7 @@ const (
 	frameProgress                 // child to parent, any number
 	frameDocument                 // child to parent: the end of a parse
 	frameError                    // child to parent: the other end of a parse
+	frameData                     // child to parent, any number: bytes of an extracted file, not JSON
 )
 
 const frameHeader = 5
@@ -39,12 +40,14 @@ type hello struct {
 	Isolation []string `json:"isolation"`
 }
 
-// A request asks a child to parse a file. The open file travels beside it
-// where the system can pass one; elsewhere the child opens Path.
+// A request asks a child to parse a file, or to extract the file at Child from
+// it. The open file travels beside it where the system can pass one; elsewhere
+// the child opens Path.
 type request struct {
-	Path string `json:"path"`
-	Name string `json:"name"`
-	Size int64  `json:"size"`
+	Path  string `json:"path"`
+	Name  string `json:"name"`
+	Size  int64  `json:"size"`
+	Child string `json:"child,omitempty"`
 }
 
 // A progress is one call of [Input.Progress].
@@ -122,7 +125,7 @@ func readFrame(r io.Reader, limit int64) (kind byte, payload []byte, err error) 
 
 // readPayload reads what follows the header h.
 func readPayload(r io.Reader, h [frameHeader]byte, limit int64) (kind byte, payload []byte, err error) {
-	if h[4] < frameSetup || h[4] > frameError {
+	if h[4] < frameSetup || h[4] > frameData {
 		return 0, nil, fmt.Errorf("no frame begins with %q", h)
 	}
 	n := int64(binary.BigEndian.Uint32(h[:4]))

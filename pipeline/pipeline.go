@@ -39,6 +39,10 @@ type Pipeline struct {
 	Log      *slog.Logger
 	Dir      string // where work directories are made
 
+	// Jobs makes and removes the jobs of files within files. If it is nil, files
+	// within files are not read, and that is a warning.
+	Jobs Jobs
+
 	// MaxSize is the size in bytes of the largest file; 0 means 1 GiB, the
 	// incumbent's cap.
 	MaxSize int64
@@ -107,6 +111,9 @@ func (p *Pipeline) Run(ctx context.Context, a *store.Attempt) error {
 		},
 		Process: func(ctx context.Context) (err error) {
 			if doc, err = p.parse(ctx, a, path, hash); err != nil {
+				return err
+			}
+			if err := p.children(ctx, a, doc); err != nil {
 				return err
 			}
 			opt := p.Chunk

@@ -266,7 +266,7 @@ func TestBadFiles(t *testing.T) {
 			}
 			return j
 		}, "not_found", rag.Downloading},
-		{"unsupported", func(w *world) *rag.Job { return w.put("a.zip", "PK\x05\x06"+strings.Repeat("\x00", 18)) }, "unsupported_format", rag.Processing},
+		{"unsupported", func(w *world) *rag.Job { return w.put("a.png", "\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR") }, "unsupported_format", rag.Processing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

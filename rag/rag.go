@@ -68,6 +68,16 @@ type Object struct {
 // column documents.gcs_path.
 func (o Object) URI() string { return o.Scheme + "://" + o.Bucket + "/" + o.Name }
 
+// PartScheme is the scheme of files within files: members of archives,
+// attachments of mails. Their Bucket is the ID of the document that holds them,
+// and their Name the owner's user ID, a slash, and the path of a [Child].
+const PartScheme = "part"
+
+// PartOf returns the object of a child of a job's file.
+func PartOf(j *Job, c Child) Object {
+	return Object{Scheme: PartScheme, Bucket: j.DocumentID, Name: j.UserID + "/" + c.Path}
+}
+
 // A Job is the ingestion of one document. A document has one job for its
 // whole life; a newer generation of its bytes runs in the same job.
 type Job struct {

@@ -284,6 +284,7 @@ type Result struct {
 type JobFilter struct {
 	UserID     string
 	DocumentID string
+	Parent     string // ID of the document whose file holds theirs
 	Stages     []rag.Stage
 	Statuses   []rag.Status
 	Name       string    // part of the filename, case ignored

@@ -331,9 +331,29 @@ func (s *Store) Log(ctx context.Context, j *rag.Job) ([]rag.Event, error) {
 	return es[:j.Seq], nil
 }
 
-// Delete removes a document, its job and its chunks. A worker that has it
-// stops.
+// Delete removes a document with its job, its log and its chunks, and those of
+// the files within its file, which go first: what is left after a failure can be
+// deleted again. A worker that has one of them stops.
 func (s *Store) Delete(ctx context.Context, documentID string) error {
+	for {
+		js, err := s.Jobs(ctx, JobFilter{Parent: documentID})
+		if err != nil {
+			return fmt.Errorf("delete: %w", err)
+		}
+		gone := 0
+		for _, j := range js {
+			err := s.Delete(ctx, j.DocumentID)
+			if err != nil && !errors.Is(err, rag.ErrNotFound) {
+				return err
+			}
+			if err == nil {
+				gone++
+			}
+		}
+		if gone == 0 { // none is left, or others remove them
+			break
+		}
+	}
 	if err := s.Driver.Delete(ctx, documentID); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"ragprocessor/model/local"
 	"ragprocessor/parse"
 	"ragprocessor/pipeline"
+	"ragprocessor/rag"
 	"ragprocessor/runner"
 	"ragprocessor/search"
 	"ragprocessor/source"
@@ -188,11 +189,23 @@ func (c *cli) pull(ctx context.Context, dataDir string, log *slog.Logger, names 
 }
 
 // sources returns what opens the objects that jobs name.
-func (a *app) sources() source.Source {
+func (a *app) sources() source.Mux {
 	return source.Mux{
 		"file://files":   &source.Files{Roots: a.c.list("roots"), Granted: a.granted},
 		"file://uploads": a.uploads(),
 	}
+}
+
+// holder returns the job of a document that holds files.
+func (a *app) holder(ctx context.Context, documentID string) (*rag.Job, error) {
+	js, err := a.store.Jobs(ctx, store.JobFilter{DocumentID: documentID})
+	if err == nil && len(js) == 0 {
+		err = rag.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return js[0], nil
 }
 
 func (a *app) uploads() *source.Uploads { return &source.Uploads{Dir: filepath.Join(a.dir, "uploads")} }
@@ -278,6 +291,7 @@ func (c *cli) grace() (time.Duration, error) {
 type plant struct {
 	runner   *runner.Runner
 	pool     *parse.Pool
+	source   source.Source
 	embedder embed.Embedder
 	sampler  *store.Sampler // nil if invariants are not sampled
 }
@@ -320,14 +334,16 @@ func (a *app) plant(ctx context.Context) (*plant, error) {
 	if err != nil {
 		return nil, err
 	}
+	sources, most := a.sources(), int64(maxFile)<<20
+	sources[rag.PartScheme] = &source.Parts{Holder: a.holder, Source: sources, Extract: pool.Extract, Dir: work, MaxSize: most}
 	p := &pipeline.Pipeline{
-		Source: a.sources(), Parse: pool.Parse, Embedder: e, Cache: a.store, Log: a.log, Dir: work, MaxSize: int64(maxFile) << 20,
+		Source: sources, Parse: pool.Parse, Embedder: e, Cache: a.store, Jobs: a.store, Log: a.log, Dir: work, MaxSize: most,
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
-	return &plant{pool: pool, embedder: e, sampler: sampler, runner: &runner.Runner{
+	return &plant{pool: pool, source: sources, embedder: e, sampler: sampler, runner: &runner.Runner{
 		Store: a.store, Do: p.Run, Fit: p.Fit, Log: a.log, Name: fmt.Sprintf("%s:%d", host, os.Getpid()), Workers: workers, Grace: grace, Hurry: a.c.hurry,
 	}}, nil
 }

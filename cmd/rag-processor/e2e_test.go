@@ -124,7 +124,7 @@ func makeCorpus(t *testing.T, n int) *corpus {
 		case 9:
 			switch i / 10 % 3 {
 			case 0:
-				name, data = fmt.Sprintf("f%03d.zip", i), append([]byte("PK\x05\x06"), make([]byte, 18)...)
+				name, data = fmt.Sprintf("f%03d.png", i), []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
 				c.bad[name] = "unsupported_format"
 			case 1:
 				name, data = fmt.Sprintf("f%03d.pdf", i), fmt.Appendf(nil, "%%PDF-1.7\n%% broken %d", i)

@@ -146,22 +146,35 @@ func (b *board) track(jobs ...*rag.Job) {
 	}
 }
 
-// see takes note of a job as it stands, and tells what is new.
-func (b *board) see(j *rag.Job) {
+// see takes note of a job as it stands, and tells what is new. Files within the
+// file of a job that has ended are tracked too.
+func (b *board) see(ctx context.Context, j *rag.Job) error {
 	shown, ok := b.open[j.ID]
 	if !ok {
-		return
+		return nil
 	}
 	if lifecycle.Ended(j.Stage) {
+		for f := (store.JobFilter{Parent: j.DocumentID, Limit: 1000}); ; {
+			parts, err := b.a.store.Jobs(ctx, f)
+			if err != nil {
+				return err
+			}
+			b.track(parts...)
+			if len(parts) < f.Limit {
+				break
+			}
+			f.Before, f.BeforeID = parts[len(parts)-1].CreatedAt, parts[len(parts)-1].ID
+		}
 		delete(b.open, j.ID)
 		b.ended[j.ID] = j
 		b.s.print(endLine(j))
-		return
+		return nil
 	}
 	if !b.s.tty && b.chatty && shown != j.Stage {
 		b.s.print(fmt.Sprintf("  %s  %s%s", pad(j.Filename, 36), j.Stage, units(j)))
 	}
 	b.open[j.ID] = j.Stage
+	return nil
 }
 
 // endLine says in a line how a job ended.
@@ -253,7 +266,9 @@ func (b *board) refresh(ctx context.Context, named map[string]bool, full bool) e
 				return err
 			}
 			for _, j := range js {
-				b.see(j)
+				if err := b.see(ctx, j); err != nil {
+					return err
+				}
 			}
 			if len(js) < f.Limit {
 				break
@@ -269,7 +284,9 @@ func (b *board) refresh(ctx context.Context, named map[string]bool, full bool) e
 			if err != nil {
 				return err
 			}
-			b.see(j)
+			if err := b.see(ctx, j); err != nil {
+				return err
+			}
 		}
 	}
 	trouble := b.troubled()

@@ -70,7 +70,7 @@ func serve(ctx context.Context, c *cli) error {
 	}
 
 	s := &server.Server{
-		Store: a.store, Searcher: a.searcher(p.embedder), Uploads: a.uploads(), Open: a.sources(), Log: a.log,
+		Store: a.store, Searcher: a.searcher(p.embedder), Uploads: a.uploads(), Open: p.source, Log: a.log,
 		DefaultUser: a.user, TrustUserHeader: c.on("trust-user-header"), AllowedHosts: c.list("allowed-hosts"),
 		MaxUpload: int64(maxUpload) << 20, Version: versionText(),
 		Ready: p.ready, Hurry: c.hurry, Sampler: p.sampler,

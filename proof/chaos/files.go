@@ -88,7 +88,7 @@ func (m *maker) next(ctx context.Context, name string) (*file, error) {
 	case "bad":
 		switch m.rng.IntN(3) {
 		case 0:
-			ext, f.data, f.code = "zip", append([]byte("PK\x05\x06"), make([]byte, 18)...), "unsupported_format"
+			ext, f.data, f.code = "png", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "unsupported_format"
 		case 1:
 			ext, f.data, f.code = "pdf", fmt.Appendf(nil, "%%PDF-1.7\n%% broken %d", m.count), "corrupt_file"
 		case 2:

@@ -149,7 +149,7 @@ func (r *run) judge(ctx context.Context) (bool, error) {
 
 	tolerance := r.rec.skew + 2*time.Millisecond
 	h := &history.History{
-		Leases: r.leases, Tolerance: tolerance, InFlight: 2 * time.Second, Ticks: r.lite != nil,
+		Leases: r.leases, Tolerance: tolerance, InFlight: inFlight, Ticks: r.lite != nil,
 		Readings: r.rec.readings, Logs: logs, Files: map[string][]history.Version{},
 	}
 	for id, k := range r.rec.jobs {
@@ -235,6 +235,10 @@ func (r *run) judge(ctx context.Context) (bool, error) {
 	return len(findings) == 0 && len(bad) == 0, nil
 }
 
+// inFlight is how long after the end of a worker something that it had sent may
+// still be written, where no trouble of the network or the database holds it up.
+const inFlight = 2 * time.Second
+
 // arrival puts the beginning of a silence to when the last that a worker had
 // sent can have arrived: the system goes on sending it after the process has
 // died, and after an outage that may take as long again as the outage took.
@@ -245,7 +249,7 @@ func (r *run) arrival(a history.Act) history.Act {
 	for _, p := range r.procs {
 		for _, o := range p.outages {
 			last := o.until.Add(o.until.Sub(o.from))
-			if p.had(a.Worker) && o.from.Before(a.Begun) && a.Begun.Before(last) {
+			if p.had(a.Worker) && o.from.Before(a.Begun.Add(inFlight)) && a.Begun.Before(last) {
 				a.Begun = last
 			}
 		}

@@ -154,8 +154,8 @@ func (r *run) cut(ctx context.Context, p *process, d time.Duration, cable bool) 
 	p.link.cut.Store(false)
 }
 
-// outage records that the network of p held things back from a time on until
-// now.
+// outage records that the network of p, or the database, held things back from a
+// time on until now.
 func (p *process) outage(from time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -252,7 +252,11 @@ func (r *run) troubleDatabase(ctx context.Context) {
 	do := func(what string, work func(context.Context) (bool, error)) {
 		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
+		from := r.now()
 		done, err := work(whole)
+		for _, p := range r.procs { // a commit waits for the replica, whoever has died meanwhile
+			p.outage(from)
+		}
 		if done {
 			r.count(what)
 		}

@@ -472,6 +472,7 @@ func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
 	for _, r := range d.newest() {
 		j := &r.job
 		if (f.UserID == "" || f.UserID == j.UserID) && (f.DocumentID == "" || f.DocumentID == j.DocumentID) &&
+			(f.Parent == "" || j.Object.Scheme == rag.PartScheme && f.Parent == j.Object.Bucket) &&
 			(len(f.Stages) == 0 || slices.Contains(f.Stages, j.Stage)) && (len(f.Statuses) == 0 || slices.Contains(f.Statuses, j.Status)) &&
 			strings.Contains(strings.ToLower(j.Filename), strings.ToLower(f.Name)) &&
 			after(j.CreatedAt, j.ID, f.Before, f.BeforeID) && len(out) < cmp.Or(f.Limit, 100) {

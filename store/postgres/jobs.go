@@ -720,6 +720,9 @@ func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
 		return nil, nil
 	}
 	q.name(f.Name)
+	if f.Parent != "" {
+		q.where("d.gcs_bucket = %s AND starts_with(d.gcs_path, %s)", f.Parent, rag.PartScheme+"://")
+	}
 	if len(f.Statuses) > 0 {
 		q.where("p.status::text = ANY(%s::text[])", texts(f.Statuses))
 	}

@@ -910,6 +910,9 @@ func (x *tx) list(l listing, f store.JobFilter, stages ...rag.Stage) (out []list
 	if f.DocumentID != "" {
 		w.and("d.id = ?", f.DocumentID)
 	}
+	if f.Parent != "" {
+		w.and("d.gcs_path > ? AND d.gcs_path < ?", rag.PartScheme+"://"+f.Parent+"/", rag.PartScheme+"://"+f.Parent+"0") // 0 comes after /
+	}
 	if len(f.Statuses) > 0 {
 		w.and("p.status"+inList, list(f.Statuses))
 	}
@@ -975,7 +978,7 @@ func (d *DB) Jobs(ctx context.Context, f store.JobFilter) ([]*rag.Job, error) {
 			all = append(all, rows...)
 			return err
 		}
-		if len(stages) == 0 || f.UserID != "" || f.DocumentID != "" {
+		if len(stages) == 0 || f.UserID != "" || f.DocumentID != "" || f.Parent != "" {
 			if err := walk(byDocument, stages...); err != nil {
 				return err
 			}

@@ -87,6 +87,7 @@ func Run(t *testing.T, open func(*testing.T) Harness) {
 		{"SupersedeActive", testSupersedeActive},
 		{"SupersedeSearchable", testSupersedeSearchable},
 		{"Delete", testDelete},
+		{"FilesWithinFiles", testFilesWithinFiles},
 		{"FinishIsAtomic", testFinishIsAtomic},
 		{"FinishEmpty", testFinishEmpty},
 		{"FinishPartial", testFinishPartial},
@@ -862,6 +863,53 @@ func testDelete(t *testing.T, w *world) {
 		t.Errorf("second Delete: %v, want ErrNotFound", err)
 	}
 	w.enqueue(Alice, "a.txt") // the object may come again
+}
+
+func testFilesWithinFiles(t *testing.T, w *world) {
+	part := func(holder *rag.Job, path string) *rag.Job {
+		t.Helper()
+		j := NewJob(Alice, path)
+		j.Object = rag.PartOf(holder, rag.Child{Path: path})
+		if _, err := w.Store.Enqueue(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	holder, other := w.enqueue(Alice, "a.zip"), w.enqueue(Alice, "b.zip")
+	one, two := part(holder, "one.txt"), part(holder, "more/two.zip")
+	inner, others := part(two, "three.txt"), part(other, "one.txt")
+	for _, tt := range []struct {
+		of   *rag.Job
+		want []string
+	}{{holder, []string{two.ID, one.ID}}, {two, []string{inner.ID}}, {other, []string{others.ID}}, {one, nil}} {
+		js, err := w.Driver.Jobs(t.Context(), store.JobFilter{Parent: tt.of.DocumentID})
+		var got []string
+		for _, j := range js {
+			got = append(got, j.ID)
+		}
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("files within %s: %v, %v; want %v", tt.of.Filename, got, err, tt.want)
+		}
+	}
+	if js, err := w.Driver.Jobs(t.Context(), store.JobFilter{Parent: holder.DocumentID, UserID: Bob}); err != nil || len(js) != 0 {
+		t.Errorf("another user's files within files: %d, %v", len(js), err)
+	}
+	if js, err := w.Driver.Jobs(t.Context(), store.JobFilter{Parent: holder.DocumentID, Stages: []rag.Stage{rag.Completed}}); err != nil || len(js) != 0 {
+		t.Errorf("completed files within files: %d, %v", len(js), err)
+	}
+	if err := w.Store.Delete(t.Context(), holder.DocumentID); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*rag.Job{holder, one, two, inner} {
+		if _, err := w.Driver.Job(t.Context(), j.ID); !errors.Is(err, rag.ErrNotFound) {
+			t.Errorf("%s after its holder was deleted: %v, want ErrNotFound", j.Filename, err)
+		}
+	}
+	for _, j := range []*rag.Job{other, others} {
+		if _, err := w.Driver.Job(t.Context(), j.ID); err != nil {
+			t.Errorf("%s, in another file: %v", j.Filename, err)
+		}
+	}
 }
 
 func testFinishIsAtomic(t *testing.T, w *world) {
