@@ -133,7 +133,7 @@ func detectCharset(in *Input, declared encoding.Encoding) (encoding.Encoding, er
 		bad     int    // bytes that are not
 		escapes bool
 	)
-	b := make([]byte, block)
+	b := make([]byte, min(in.Size, block))
 	for off := int64(0); off < in.Size; {
 		n, err := in.ReadAt(b, off)
 		if n == 0 && err != nil && err != io.EOF {

@@ -20,6 +20,8 @@ func Formats() []Format {
 		{"xz", []string{"application/x-xz"}, []string{"xz", "txz"}, archiveParser{packedMembers(openXz)}},
 		{"zst", []string{"application/zstd"}, []string{"zst"}, archiveParser{packedMembers(openZstd)}},
 		{"7z", []string{"application/x-7z-compressed"}, []string{"7z"}, archiveParser{sevenZipMembers}},
+		{"eml", []string{"message/rfc822"}, []string{"eml", "emlx", "mht", "mhtml"}, emlParser{}},
+		{"mbox", []string{"application/mbox"}, []string{"mbox", "mbx"}, mboxParser{}},
 		{"txt", txtTypes, txtExtensions, txtParser{}},
 	}
 }

@@ -52,8 +52,6 @@ func kinds() []kind {
 		{"application/vnd.wordperfect", []string{"wpd", "wp"}, "WordPerfect document", doConverted},
 		{"application/vnd.framemaker", []string{"fm"}, "FrameMaker document", doSavePDF},
 		{"application/vnd.lotus-1-2-3", []string{"123"}, "Lotus 1-2-3 workbook", doSaveText},
-		{"message/rfc822", []string{"eml"}, "e-mail message", doSavePDF},
-		{"application/mbox", []string{"mbox"}, "mailbox", doSavePDF},
 		{"application/x-msaccess", []string{"mdb", "accdb"}, "Access database", doSaveText},
 		{"application/vnd.sqlite3", []string{"sqlite", "db"}, "SQLite database", doSaveText},
 		{"application/x-dbf", []string{"dbf"}, "dBASE table", doSaveText},

@@ -50,6 +50,8 @@ func Sniff(r io.ReaderAt, size int64, name string) string {
 		return sniffZip(r, size, ext, mime)
 	case bytes.HasPrefix(head, []byte("\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1")):
 		return sniffOLE(r, head, mime)
+	case isMail(head, ext) != "":
+		return isMail(head, ext)
 	case mime == "application/vnd.fdf":
 		return mime
 	case pdfHeader(head) && (mime == mimeUnknown || mime == "text/plain"):
