@@ -18,6 +18,7 @@ type kind struct {
 }
 
 const (
+	doModern    = "Save it in the new format of its program, or as PDF, and send that; or ask the operator to install LibreOffice, which the engine then uses"
 	doSavePDF   = "Save it as PDF and send that"
 	doSaveText  = "Save it as plain text or CSV and send that"
 	doUnpack    = "Unpack it and send the files in it"
@@ -30,9 +31,9 @@ const (
 func kinds() []kind {
 	return []kind{
 		{"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", []string{"xlsx", "xlsm", "xltx"}, "Excel workbook", "Save each sheet as CSV and send those"},
-		{"application/vnd.ms-excel", []string{"xls"}, "Excel 97–2003 workbook", "Save each sheet as CSV and send those"},
-		{"application/msword", []string{"doc", "dot"}, "Word 97–2003 document", "Save it as DOCX or PDF and send that"},
-		{"application/vnd.ms-powerpoint", []string{"ppt", "pps"}, "PowerPoint 97–2003 presentation", "Save it as PPTX or PDF and send that"},
+		{"application/vnd.ms-excel", []string{"xls"}, "Excel 97–2003 workbook", doModern},
+		{"application/msword", []string{"doc", "dot"}, "Word 97–2003 document", doModern},
+		{"application/vnd.ms-powerpoint", []string{"ppt", "pps"}, "PowerPoint 97–2003 presentation", doModern},
 		{"application/vnd.ms-publisher", []string{"pub"}, "Publisher document", doSavePDF},
 		{"application/vnd.ms-outlook", []string{"msg"}, "Outlook message", doSavePDF},
 		{"application/onenote", []string{"one"}, "OneNote section", doSavePDF},

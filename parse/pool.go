@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -39,6 +40,10 @@ type Pool struct {
 	// Workers is how many files are parsed at a time, and thus how many
 	// children there are. Default: runtime.GOMAXPROCS(0).
 	Workers int
+
+	// Office is LibreOffice's program, which turns old Office files (doc, xls,
+	// ppt) into new ones; see [FindOffice]. If it is empty they are not read.
+	Office string
 
 	Limits Limits
 
@@ -118,7 +123,28 @@ func (p *Pool) Parse(ctx context.Context, path, name string, progress func(unit 
 		return nil, fmt.Errorf("parse %s: %w", name, err)
 	}
 	defer f.Close()
-	return p.serve(ctx, f, task{request: request{Path: path, Name: name, Size: fi.Size()}, report: progress})
+	p.init()
+	converted, old, remove, err := p.convert(ctx, f, fi.Size(), name)
+	defer remove()
+	if err != nil {
+		return nil, err
+	}
+	if converted == "" {
+		return p.serve(ctx, f, task{request: request{Path: path, Name: name, Size: fi.Size()}, report: progress})
+	}
+	g, err := os.Open(converted)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", name, err)
+	}
+	defer g.Close()
+	if fi, err = g.Stat(); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", name, err)
+	}
+	doc, err := p.serve(ctx, g, task{request: request{Path: converted, Name: name + filepath.Ext(converted), Size: fi.Size()}, report: progress})
+	if doc != nil {
+		doc.Format = old
+	}
+	return doc, err
 }
 
 // Extract writes the file at path in f, which the person named name, to w, and

@@ -106,6 +106,14 @@ func watchMemory(pid int, limit int64, exceeded func()) (stop func()) {
 	return func() { close(quit); <-done }
 }
 
+// limitOffice bounds the address space of the process and of what it starts, and
+// the files that they write. What it does not reach in time, the time limit does.
+func limitOffice(pid int, memory int64) {
+	for r, v := range map[int]uint64{unix.RLIMIT_AS: uint64(memory), unix.RLIMIT_FSIZE: 1 << 30, unix.RLIMIT_CORE: 0} {
+		_ = unix.Prlimit(pid, r, &unix.Rlimit{Cur: v, Max: v}, nil) // it may have ended
+	}
+}
+
 // killedFromOutside reports whether a process that we did not kill was killed,
 // as the kernel does when memory runs out.
 func killedFromOutside(s *os.ProcessState) bool {

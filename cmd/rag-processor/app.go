@@ -377,7 +377,7 @@ func (a *app) parsers(workers int, limits parse.Limits) (*parse.Pool, error) {
 	if runtime.GOOS == "linux" {
 		self = "/proc/self/exe" // still this program after an upgrade in its place
 	}
-	pool := &parse.Pool{Command: []string{self, childCommand}, CacheDir: filepath.Join(a.dir, "parse-cache"), Workers: workers, Limits: limits, Log: a.log}
+	pool := &parse.Pool{Command: []string{self, childCommand}, CacheDir: filepath.Join(a.dir, "parse-cache"), Workers: workers, Office: parse.FindOffice(), Limits: limits, Log: a.log}
 	a.c.onClose(pool.Close)
 	return pool, nil
 }

@@ -188,8 +188,15 @@ func doctor(ctx context.Context, c *cli) error {
 			return err
 		}
 	}
+	if office := parse.FindOffice(); office == "" {
+		tell(true, "LibreOffice", "not installed; old Office files (doc, xls, ppt) fail, and say so. On Debian: apt-get install libreoffice-nogui")
+	} else if version, err := parse.OfficeVersion(ctx, office); err != nil {
+		tell(false, "LibreOffice", "%s does not run: %v", office, err)
+	} else {
+		tell(true, "LibreOffice", "%s reads old Office files (doc, xls, ppt)", version)
+	}
 	for _, tool := range []struct{ name, use string }{
-		{"ffmpeg", "audio and video, which are not supported yet"}, {"tesseract", "text in pictures, which is not supported yet"}, {"soffice", "old Office files, which are not supported yet"},
+		{"ffmpeg", "audio and video, which are not supported yet"}, {"tesseract", "text in pictures, which is not supported yet"},
 	} {
 		if path, err := exec.LookPath(tool.name); err == nil {
 			tell(true, tool.name, "%s (for %s)", path, tool.use)
