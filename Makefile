@@ -41,12 +41,12 @@ models: build ## Fetch the embedding model and verify it
 
 .PHONY: test
 test: build ## Run every test with the race detector, on a throwaway PostgreSQL, with the models and a browser
-	@scripts/install.sh gcc git chromium spin
+	@scripts/install.sh gcc git chromium spin soffice
 	@scripts/models.sh $(BIN) --data-dir $(DATA) $(TEST_MODELS)
 	@scripts/postgres-install.sh
 	@rm -rf .cache/traces && mkdir -p .cache/traces
 	@traces=$$(mktemp -d $(CURDIR)/.cache/traces/XXXXXX) && \
-		CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 RAG_REQUIRE_SPIN=1 RAG_TRACES=$$traces \
+		CGO_ENABLED=1 RAG_REQUIRE_DB=1 RAG_REQUIRE_MODELS=1 RAG_REQUIRE_BROWSER=1 RAG_REQUIRE_SPIN=1 RAG_REQUIRE_OFFICE=1 RAG_TRACES=$$traces \
 		scripts/postgres-test.sh run $(GO) test -race -timeout 20m $(TESTFLAGS) ./... && \
 		{ [ -n "$(TESTFLAGS)" ] || RAG_JUDGE=$$traces $(GO) test -count=1 -v -run '^TestLogsOfTheTests$$' ./proof/model; }
 

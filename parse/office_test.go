@@ -18,10 +18,13 @@ import (
 func TestOffice(t *testing.T) {
 	office := FindOffice()
 	if office == "" {
-		t.Skip("LibreOffice is not installed")
+		if os.Getenv("RAG_REQUIRE_OFFICE") != "" {
+			t.Fatal("LibreOffice is not installed; make test installs it")
+		}
+		t.Skip("LibreOffice is not installed; make test installs it")
 	}
 	files, err := filepath.Glob("testdata/office/*.*")
-	if err != nil || len(files) < 3 {
+	if err != nil || len(files) < 4 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	p := newPool(t, Limits{Time: time.Minute})

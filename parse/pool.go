@@ -143,6 +143,7 @@ func (p *Pool) Parse(ctx context.Context, path, name string, progress func(unit 
 	doc, err := p.serve(ctx, g, task{request: request{Path: converted, Name: name + filepath.Ext(converted), Size: fi.Size()}, report: progress})
 	if doc != nil {
 		doc.Format = old
+		delete(doc.Meta, "application") // which would be LibreOffice
 	}
 	return doc, err
 }

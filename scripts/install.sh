@@ -21,6 +21,7 @@ packages() {
 	gcc) echo gcc libc6-dev ;;
 	ip) echo iproute2 ;;
 	pip) echo python3-pip ;;
+	soffice) echo libreoffice-writer-nogui libreoffice-calc-nogui libreoffice-impress-nogui ;;
 	*) echo "$1" ;;
 	esac
 }
@@ -32,6 +33,7 @@ use() {
 	gcc) echo "gcc and the C library's headers, for the race detector" ;;
 	ip) echo "ip, which makes network namespaces" ;;
 	git) echo "git, whose ignore rules are the measure of ours" ;;
+	soffice) echo "LibreOffice, which reads old Office files" ;;
 	spin) echo "spin, the model checker" ;;
 	pip) echo "Python 3 with pip, which can bring Go and the runtime of the models" ;;
 	maven) echo "Maven (mvn), which can bring the models" ;;
