@@ -9,6 +9,7 @@ func Formats() []Format {
 		{"pptx", []string{"application/vnd.openxmlformats-officedocument.presentationml.presentation"}, []string{"pptx", "pptm", "ppsx", "potx"}, pptxParser{}},
 		{"epub", []string{"application/epub+zip"}, []string{"epub"}, epubParser{}},
 		{"fb2", []string{mimeFB2}, []string{"fb2"}, fb2Parser{}},
+		{"ipynb", []string{mimeIpynb}, []string{"ipynb"}, ipynbParser{}},
 		{"html", []string{"text/html", "application/xhtml+xml"}, []string{"html", "htm", "xhtml"}, htmlParser{}},
 		{"md", []string{"text/markdown"}, []string{"md", "markdown", "mdown", "mkd"}, mdParser{}},
 		{"csv", []string{"text/csv"}, []string{"csv"}, csvParser{"csv"}},

@@ -28,21 +28,24 @@ type mdParser struct{}
 const mdMaxDepth = 100
 
 // Parse implements [Parser].
-func (mdParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
+func (mdParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
 	s, err := decodedText(in, nil)
 	if err != nil {
 		return nil, fmt.Errorf("parse md: %w", err)
 	}
-	if mdTooMuch(s) {
-		doc, err := txtParser{}.Parse(ctx, in)
-		if err != nil {
-			return nil, err
-		}
-		doc.Format = "md"
-		doc.Warnings = append(doc.Warnings, rag.Warning{Part: "document", Reason: "it is nested too deeply or has too large a table; its structure is lost, its text is kept"})
-		return doc, nil
-	}
 	doc := &rag.Document{Format: "md"}
+	mdRead(s, "document", doc)
+	return doc, nil
+}
+
+// mdRead adds what stands in s to doc, an empty document. Its warnings are
+// about part.
+func mdRead(s, part string, doc *rag.Document) {
+	if mdTooMuch(s) {
+		txtRead(s, doc)
+		doc.Warnings = append(doc.Warnings, rag.Warning{Part: part, Reason: "it is nested too deeply or has too large a table; its structure is lost, its text is kept"})
+		return
+	}
 	w := &mdWalker{doc: doc}
 	body, lines := mdFrontMatter(s, doc)
 	w.firstLine = lines + 1
@@ -65,7 +68,6 @@ func (mdParser) Parse(ctx context.Context, in *Input) (*rag.Document, error) {
 			}
 		}
 	}
-	return doc, nil
 }
 
 var mdNesting = regexp.MustCompile(`(?m)^(?:[ \t]*(?:>|[-*+][ \t]|[0-9]{1,9}[.)][ \t])){` + strconv.Itoa(mdMaxDepth) + `}|^[ \t]{` + strconv.Itoa(8*mdMaxDepth) + `}[ \t]*[-*+>0-9]|[\[!*_]{1000}`)

@@ -17,6 +17,7 @@ import (
 // MIME types that this file gives and nobody else defines.
 const (
 	mimeUnknown   = "application/octet-stream"
+	mimeIpynb     = "application/x-ipynb+json"
 	mimeFB2       = "application/x-fictionbook+xml"
 	mimeEncrypted = "application/x-encrypted-office" // an OOXML file behind a password
 )
@@ -248,11 +249,13 @@ func looksLikeText(b []byte, lenient bool) bool {
 }
 
 var (
-	fb2Start  = regexp.MustCompile(`^\s*(?:<\?xml[^>]*>\s*)?(?:<[!?][^>]*>\s*)*<(?:\w+:)?FictionBook\b`)
-	htmlStart = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
-	htmlTag   = regexp.MustCompile(`<[a-zA-Z][a-zA-Z0-9]*[\s/>]`)
-	mdHeading = regexp.MustCompile(`(?m)^#{1,6} \S`)
-	mdOther   = regexp.MustCompile("(?m)^(?:```|~~~|[-*+] \\S|> |\\|? ?:?-{3,}:? ?\\|)|\\]\\([^)\\s]+\\)|\\*\\*\\S")
+	fb2Start      = regexp.MustCompile(`^\s*(?:<\?xml[^>]*>\s*)?(?:<[!?][^>]*>\s*)*<(?:\w+:)?FictionBook\b`)
+	jsonStart     = regexp.MustCompile(`^\s*[{\[]`)
+	htmlStart     = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
+	htmlTag       = regexp.MustCompile(`<[a-zA-Z][a-zA-Z0-9]*[\s/>]`)
+	ipynbCellType = regexp.MustCompile(`"cells"\s*:\s*\[[^]]*"cell_type"\s*:`)
+	mdHeading     = regexp.MustCompile(`(?m)^#{1,6} \S`)
+	mdOther       = regexp.MustCompile("(?m)^(?:```|~~~|[-*+] \\S|> |\\|? ?:?-{3,}:? ?\\|)|\\]\\([^)\\s]+\\)|\\*\\*\\S")
 )
 
 // sniffText decides between the kinds of text, where ext is a hint.
@@ -275,6 +278,8 @@ func sniffText(head []byte, ext, mime string) string {
 	case hint == "text/markdown":
 		// Markdown may begin with HTML, JSON or anything else.
 		return hint
+	case jsonStart.Match(text) && (hint == mimeIpynb || mime == "application/json" && ipynbCellType.Match(text)):
+		return mimeIpynb
 	case mime == "application/xhtml+xml", mime == "text/html" && ext != "xml": // whose elements may be named so too
 		return "text/html"
 	case mime == "text/html":

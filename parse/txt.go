@@ -38,8 +38,14 @@ func (txtParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse txt: %w", err)
 	}
-	text = strings.TrimRight(text, " \t\n\f")
 	doc := &rag.Document{Format: "txt"}
+	txtRead(text, doc)
+	return doc, nil
+}
+
+// txtRead adds what stands in text to doc, an empty document.
+func txtRead(text string, doc *rag.Document) {
+	text = strings.TrimRight(text, " \t\n\f")
 	t := &txtReader{doc: doc}
 	if strings.Contains(text, "\f") {
 		t.page = 1
@@ -56,7 +62,6 @@ func (txtParser) Parse(_ context.Context, in *Input) (*rag.Document, error) {
 	}
 	t.flush()
 	doc.Pages = t.page
-	return doc, nil
 }
 
 type txtReader struct {
