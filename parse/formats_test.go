@@ -181,7 +181,13 @@ func TestSniff(t *testing.T) {
 		{"a.exe", "MZ\x90\x00\x03\x00\x00\x00\x04\x00\x00\x00\xff\xff\x00\x00", "application/vnd.microsoft.portable-executable"},
 		{"a.json", "{\"a\": 1}", "application/json"},
 		{"a.py", "import os, sys\nprint(1, 2)\n", "text/plain"},
-		{"a.yaml", "# comment\n- a\n- b\n", "text/plain"},
+		{"a.yaml", "# comment\n- a\n- b\n", "application/yaml"},
+		{"a.toml", "# comment\na = 1\n", "application/toml"},
+		{"a.jsonl", "{\"a\": 1}\n", "application/x-ndjson"},
+		{"a.json", "{ // comment\n}", "application/json"},
+		{"a.ipynb", "{\"cells\": []}", "application/x-ipynb+json"},
+		{"a.json", "{\"cells\": [{\"cell_type\": \"code\"}]}", "application/x-ipynb+json"},
+		{"a.xml", "<?xml version=\"1.0\"?><FictionBook/>", "application/x-fictionbook+xml"},
 		{"a.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "image/svg+xml"},
 	}
 	for _, tt := range tests {

@@ -18,6 +18,8 @@ import (
 const (
 	mimeUnknown   = "application/octet-stream"
 	mimeIpynb     = "application/x-ipynb+json"
+	mimeJSON      = "application/json"
+	mimeJSONL     = "application/x-ndjson"
 	mimeFB2       = "application/x-fictionbook+xml"
 	mimeEncrypted = "application/x-encrypted-office" // an OOXML file behind a password
 )
@@ -280,6 +282,11 @@ func sniffText(head []byte, ext, mime string) string {
 		return hint
 	case jsonStart.Match(text) && (hint == mimeIpynb || mime == "application/json" && ipynbCellType.Match(text)):
 		return mimeIpynb
+	case jsonStart.Match(text) && (hint == mimeJSON || hint == mimeJSONL) && (strings.HasPrefix(mime, "text/") || mime == mimeJSON || mime == mimeJSONL || mime == mimeUnknown):
+		if mime == mimeJSONL {
+			return mime
+		}
+		return hint
 	case mime == "application/xhtml+xml", mime == "text/html" && ext != "xml": // whose elements may be named so too
 		return "text/html"
 	case mime == "text/html":
@@ -290,6 +297,8 @@ func sniffText(head []byte, ext, mime string) string {
 		switch {
 		case hint == "message/rfc822" || hint == "application/mbox":
 			return hint // mostly attachments, which are text of a sort
+		case hint == "application/yaml" || hint == "application/toml":
+			return hint
 		case hint == "text/csv" || hint == "text/tab-separated-values" || hint == "text/plain" && ext != "":
 			return hint
 		case strings.HasPrefix(mime, "text/") && mime != "text/plain":
@@ -304,5 +313,5 @@ func sniffText(head []byte, ext, mime string) string {
 
 func isTextExtension(ext string) bool {
 	m := mimeOf(ext)
-	return strings.HasPrefix(m, "text/")
+	return strings.HasPrefix(m, "text/") || m == mimeJSON || m == mimeJSONL || m == "application/yaml" || m == "application/toml"
 }

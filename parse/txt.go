@@ -16,11 +16,11 @@ type txtParser struct{}
 
 // What is written for programs reads well enough as text, and is cited by line.
 var (
-	txtTypes = []string{"text/plain", "application/json", "application/x-ndjson", "application/geo+json", "text/xml",
+	txtTypes = []string{"text/plain", "text/xml",
 		"application/rss+xml", "application/atom+xml", "text/javascript", "text/x-python", "text/x-php", "text/x-perl",
 		"text/x-ruby", "text/x-lua", "text/x-tcl", "text/x-shellscript", "text/vtt", "application/x-subrip",
 		"text/calendar", "text/vcard"}
-	txtExtensions = []string{"txt", "text", "log", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "conf",
+	txtExtensions = []string{"txt", "text", "log", "xml", "ini", "cfg", "conf",
 		"rst", "adoc", "org", "tex", "srt", "vtt", "ics", "vcf", "go", "py", "js", "ts", "java", "c", "h", "cc", "cpp", "cs",
 		"rs", "rb", "php", "pl", "lua", "sh", "sql", "swift", "kt", "r", "css"}
 )
