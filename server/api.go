@@ -84,7 +84,8 @@ func oneOf[T ~string](name string, values []string, known ...T) ([]T, error) {
 }
 
 // jobFilter reads the parameters stage, status (several allowed),
-// document_id, name, limit (1 to 500) and cursor.
+// document_id, parent (the document whose file holds theirs), name, limit (1 to
+// 500) and cursor.
 func (s *Server) jobFilter(r *http.Request) (store.JobFilter, error) {
 	q := r.URL.Query()
 	user, err := s.user(r)
@@ -99,12 +100,14 @@ func (s *Server) jobFilter(r *http.Request) (store.JobFilter, error) {
 	if f.Statuses, err = oneOf("status", list(q, "status"), rag.StatusPending, rag.StatusProcessing, rag.StatusProcessed, rag.StatusError, rag.StatusRetry, rag.StatusCancelled, rag.StatusPartial); err != nil {
 		return f, err
 	}
-	if id := q.Get("document_id"); id != "" {
-		u, err := uuid.Parse(id)
-		if err != nil {
-			return f, badRequest("bad_parameter", "The document_id is not a UUID", "Use the ID that the upload or a list gave")
+	for name, to := range map[string]*string{"document_id": &f.DocumentID, "parent": &f.Parent} {
+		if id := q.Get(name); id != "" {
+			u, err := uuid.Parse(id)
+			if err != nil {
+				return f, badRequest("bad_parameter", "The "+name+" is not a UUID", "Use the ID that the upload or a list gave")
+			}
+			*to = u.String()
 		}
-		f.DocumentID = u.String()
 	}
 	if f.Limit, err = number(r, "limit", 50, 1, 500); err != nil {
 		return f, err

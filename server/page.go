@@ -316,6 +316,10 @@ type detailPage struct {
 	From   int // index of the first of Chunks
 	More   int // index of the next chunk; 0 if there is none
 	Show   bool
+
+	Holder    *rag.Job   // of the file that the job's is in; nil if there is none
+	Parts     []*rag.Job // of the first files in the job's
+	MoreParts bool
 }
 
 // A detail is what the page of a job draws again whenever the job moves.
@@ -354,7 +358,10 @@ func newDetail(j *rag.Job, events []rag.Event, now time.Time) detail {
 	return d
 }
 
-const chunksShown = 25
+const (
+	chunksShown = 25
+	partsShown  = 100
+)
 
 // jobPage shows one job with its timeline: GET /jobs/{id}; with ?chunks=N also
 // the document's chunks from index N.
@@ -372,6 +379,21 @@ func (s *Server) jobPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := detailPage{frame: frame{s.Version, "/ui/jobs/" + j.ID + "/events"}, detail: newDetail(j, events, time.Now()), From: from, Show: r.URL.Query().Has("chunks")}
+	if p.Parts, err = s.Store.Jobs(r.Context(), store.JobFilter{UserID: j.UserID, Parent: j.DocumentID, Limit: partsShown + 1}); err != nil {
+		return err
+	}
+	if p.MoreParts = len(p.Parts) > partsShown; p.MoreParts {
+		p.Parts = p.Parts[:partsShown]
+	}
+	if j.Object.Scheme == rag.PartScheme {
+		holders, err := s.Store.Jobs(r.Context(), store.JobFilter{UserID: j.UserID, DocumentID: j.Object.Bucket})
+		if err != nil {
+			return err
+		}
+		if len(holders) > 0 {
+			p.Holder = holders[0]
+		}
+	}
 	if p.Show {
 		rows, err := s.Store.DocumentChunks(r.Context(), j.DocumentID, from, chunksShown+1)
 		if err != nil {

@@ -195,3 +195,31 @@ func TestStatic(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesInFiles looks at an archive from its page and from that of a file in it.
+func TestFilesInFiles(t *testing.T) {
+	w := newWorld(t).start()
+	holder := w.upload("a.zip", "archive")
+	h, err := w.Store.Job(t.Context(), holder.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := &rag.Job{UserID: h.UserID, Object: rag.PartOf(h, rag.Child{Path: "<one>.txt"}), Generation: 1, Filename: "a.zip/<one>.txt", Size: 1}
+	if _, err := w.Store.Enqueue(t.Context(), part); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.do("GET", "/jobs/"+holder.ID, nil); !strings.Contains(a.body, `<a href="/jobs/`+part.ID+`">a.zip/&lt;one&gt;.txt</a>`) || strings.Contains(a.body, `id="holder"`) {
+		t.Errorf("the archive:\n%s", a.body)
+	}
+	if a := w.do("GET", "/jobs/"+part.ID, nil); !strings.Contains(a.body, `<a id="holder" href="/jobs/`+holder.ID+`">a.zip</a>`) || strings.Contains(a.body, `id="parts"`) {
+		t.Errorf("the file in it:\n%s", a.body)
+	}
+	for query, want := range map[string]int{"parent=" + h.DocumentID: 1, "parent=" + part.DocumentID: 0, "": 2} {
+		if a := w.do("GET", "/api/v1/jobs?"+query, nil); strings.Count(a.body, `"document_id"`) != want {
+			t.Errorf("%q: want %d jobs in\n%s", query, want, a.body)
+		}
+	}
+	if a := w.do("GET", "/api/v1/jobs?parent=1", nil); a.StatusCode != http.StatusBadRequest {
+		t.Errorf("parent=1: %d", a.StatusCode)
+	}
+}
