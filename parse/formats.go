@@ -7,6 +7,7 @@ func Formats() []Format {
 		{"pdf", []string{"application/pdf"}, []string{"pdf"}, pdfParser{}},
 		{"docx", []string{"application/vnd.openxmlformats-officedocument.wordprocessingml.document"}, []string{"docx", "docm", "dotx", "dotm"}, docxParser{}},
 		{"pptx", []string{"application/vnd.openxmlformats-officedocument.presentationml.presentation"}, []string{"pptx", "pptm", "ppsx", "potx"}, pptxParser{}},
+		{"xlsx", []string{"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}, []string{"xlsx", "xlsm", "xltx", "xltm"}, xlsxParser{}},
 		{"epub", []string{"application/epub+zip"}, []string{"epub"}, epubParser{}},
 		{"fb2", []string{mimeFB2}, []string{"fb2"}, fb2Parser{}},
 		{"ipynb", []string{mimeIpynb}, []string{"ipynb"}, ipynbParser{}},

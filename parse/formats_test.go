@@ -127,7 +127,7 @@ func TestParseWithoutText(t *testing.T) {
 }
 
 func TestParseEmpty(t *testing.T) {
-	for name, format := range map[string]string{"a.txt": "txt", "a.pdf": "pdf", "a.html": "html", "a.xlsx": "txt", "a": "txt"} {
+	for name, format := range map[string]string{"a.txt": "txt", "a.pdf": "pdf", "a.html": "html", "a.xlsx": "xlsx", "a.xls": "txt", "a": "txt"} {
 		in := inputOf(nil, name)
 		in.MIME = ""
 		doc, err := Parse(t.Context(), in)
@@ -228,6 +228,7 @@ func TestSniffZip(t *testing.T) {
 		{"docx", map[string]string{"[Content_Types].xml": head + `wordprocessingml.document.main+xml"/></Types>`}, mimeOf("docx")},
 		{"docm", map[string]string{"[Content_Types].xml": `<Types><Override ContentType="application/vnd.ms-word.document.macroEnabled.main+xml"/></Types>`}, mimeOf("docx")},
 		{"xlsx", map[string]string{"[Content_Types].xml": head + `spreadsheetml.sheet.main+xml"/></Types>`}, mimeOf("xlsx")},
+		{"xlsb", map[string]string{"[Content_Types].xml": `<Types><Override ContentType="application/vnd.ms-excel.sheet.binary.macroEnabled.main"/></Types>`}, mimeXlsb},
 		{"pptx with a workbook in it", map[string]string{"[Content_Types].xml": head + `spreadsheetml.sheet"/>` + head[7:] + `presentationml.presentation.main+xml"/></Types>`}, mimeOf("pptx")},
 		{"ppsx", map[string]string{"[Content_Types].xml": head + `presentationml.slideshow.main+xml"/></Types>`}, mimeOf("pptx")},
 		{"docx by its folder", map[string]string{"[Content_Types].xml": "<Types/>", "word/document.xml": "<x/>"}, mimeOf("docx")},

@@ -30,7 +30,7 @@ const (
 // also in [Formats] is never looked up here.
 func kinds() []kind {
 	return []kind{
-		{"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", []string{"xlsx", "xlsm", "xltx"}, "Excel workbook", "Save each sheet as CSV and send those"},
+		{mimeXlsb, []string{"xlsb"}, "Excel binary workbook", "Save it as XLSX and send that"},
 		{"application/vnd.ms-excel", []string{"xls"}, "Excel 97–2003 workbook", doModern},
 		{"application/msword", []string{"doc", "dot"}, "Word 97–2003 document", doModern},
 		{"application/vnd.ms-powerpoint", []string{"ppt", "pps"}, "PowerPoint 97–2003 presentation", doModern},
@@ -40,7 +40,6 @@ func kinds() []kind {
 		{"application/vnd.ms-visio.drawing.main+xml", []string{"vsdx"}, "Visio drawing", doSavePDF},
 		{"application/x-ole-storage", nil, "Microsoft compound file", doSavePDF},
 		{"application/vnd.oasis.opendocument.text", []string{"odt", "ott"}, "OpenDocument text", "Save it as DOCX or PDF and send that"},
-		{"application/vnd.oasis.opendocument.spreadsheet", []string{"ods", "ots"}, "OpenDocument spreadsheet", "Save each sheet as CSV and send those"},
 		{"application/vnd.oasis.opendocument.presentation", []string{"odp", "otp"}, "OpenDocument presentation", "Save it as PPTX or PDF and send that"},
 		{"application/vnd.oasis.opendocument.", nil, "OpenDocument file", doSavePDF},
 		{"application/vnd.sun.xml.", nil, "StarOffice document", doSavePDF},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"path"
 	"strings"
@@ -197,6 +198,16 @@ func (p *ooxmlPackage) has(name string) bool {
 // open opens a part. The reader ends with an error when the part, or all parts
 // together, are larger than they may be.
 func (p *ooxmlPackage) open(name string) (io.ReadCloser, int64, error) {
+	r, n, err := p.stream(name)
+	if err == nil && n > ooxmlMaxPart {
+		r.Close()
+		return nil, 0, ooxmlTooLarge("part %s: %d bytes", name, n)
+	}
+	return r, n, err
+}
+
+// stream opens a part of any size, for readers that keep little of it.
+func (p *ooxmlPackage) stream(name string) (io.ReadCloser, int64, error) {
 	key, ok := ooxmlKey(name)
 	f := p.parts[key]
 	if !ok || f == nil {
@@ -206,15 +217,14 @@ func (p *ooxmlPackage) open(name string) (io.ReadCloser, int64, error) {
 		return nil, 0, ooxmlLocked()
 	}
 	// The reader of package zip fails if there is more than the header says.
-	if f.UncompressedSize64 > ooxmlMaxPart ||
-		f.UncompressedSize64 > ooxmlRatioFree && f.UncompressedSize64/ooxmlMaxRatio > f.CompressedSize64 {
+	if f.UncompressedSize64 > ooxmlRatioFree && f.UncompressedSize64/ooxmlMaxRatio > f.CompressedSize64 {
 		return nil, 0, ooxmlTooLarge("part %s: %d bytes from %d", name, f.UncompressedSize64, f.CompressedSize64)
 	}
 	rc, err := f.Open()
 	if err != nil {
 		return nil, 0, fmt.Errorf("part %s: %w", name, err)
 	}
-	return &ooxmlMeter{rc, p}, int64(f.UncompressedSize64), nil
+	return &ooxmlMeter{rc, p}, int64(min(f.UncompressedSize64, math.MaxInt64)), nil
 }
 
 // An ooxmlMeter draws what is read from the budget of its package.

@@ -22,6 +22,7 @@ const (
 	mimeJSONL     = "application/x-ndjson"
 	mimeFB2       = "application/x-fictionbook+xml"
 	mimeEncrypted = "application/x-encrypted-office" // an OOXML file behind a password
+	mimeXlsb      = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
 )
 
 // Find returns the format that reads files of the given MIME type.
@@ -143,6 +144,9 @@ func zipContent(z *zip.Reader) string {
 		}
 	}
 	if b := zipEntry(find("[Content_Types].xml"), 1<<20); len(b) > 0 {
+		if bytes.Contains(b, []byte(`"application/vnd.ms-excel.sheet.binary.macroEnabled.main"`)) {
+			return mimeXlsb
+		}
 		if m := mainPart.FindSubmatch(b); m != nil {
 			for _, p := range packages {
 				if p.contentType == string(m[1]) {
