@@ -38,7 +38,9 @@ func (l *pdfLayout) classify(blocks []*pdfBlock) {
 	headed := slices.ContainsFunc(blocks, func(b *pdfBlock) bool { return b.tagged && b.kind == rag.Heading })
 	for i, b := range blocks {
 		if b.kind != "" && (b.kind != rag.Paragraph || headed || len(b.lines) == 0) {
-			if b.kind == rag.ListItem {
+			// Forms have the items of their lists in paragraphs.
+			if b.kind == rag.ListItem || b.kind == rag.Paragraph && pdfBullet.MatchString(b.text) && !strings.HasPrefix(b.text, "-") {
+				b.kind = rag.ListItem
 				b.text = pdfUnmark(b.text)
 			}
 			continue
@@ -101,8 +103,11 @@ func (l *pdfLayout) isHeading(b, after *pdfBlock) bool {
 		return true
 	}
 	// What looks like a heading at the foot of a page has nothing to head.
-	if b.y0 > 0.92*b.page.h || pdfBullet.MatchString(b.text) || pdfOrdinal.MatchString(b.text) && !b.lines[0].bold && b.size() < 1.3*l.body {
+	if b.y0 > 0.92*b.page.h || pdfBullet.MatchString(b.text) {
 		return false
+	}
+	if pdfOrdinal.MatchString(b.text) && !b.lines[0].bold && b.size() < 1.3*l.body {
+		return l.standsOut(b, after)
 	}
 	if b.size() > 1.12*l.body {
 		return true
@@ -113,8 +118,13 @@ func (l *pdfLayout) isHeading(b, after *pdfBlock) bool {
 	if !l.bodyBold && b.lines[0].bold {
 		return true
 	}
-	// A line of its own in another font than the paragraph that follows.
-	return len(b.lines) == 1 && b.size() >= l.body && b.lines[0].font != l.font && pdfMarker(b.text) == "" &&
+	return l.standsOut(b, after)
+}
+
+// standsOut reports whether b is a line of its own in another font, and no
+// smaller, than the paragraph that follows, which is set in that of the text.
+func (l *pdfLayout) standsOut(b, after *pdfBlock) bool {
+	return len(b.lines) == 1 && b.size() >= l.body && b.lines[0].font != l.font &&
 		after != nil && after.page == b.page && len(after.lines) >= 2 && after.lines[0].font == l.font &&
 		after.y0 > b.y0 && math.Abs(after.x0-b.x0) < 3*l.body
 }

@@ -307,7 +307,8 @@ func pdfLeading(lines []pdfLine, body float64) float64 {
 func (l *pdfLayout) breaks(cur []pdfLine, line pdfLine, leading float64) bool {
 	first, last := cur[0], cur[len(cur)-1]
 	gap := line.y0 - last.y1
-	if gap > max(0.75*max(last.size, line.size), 1.4*leading) || gap < -3*line.size || math.Abs(line.size-last.size) > 1 {
+	if gap > max(0.75*max(last.size, line.size), 1.4*leading) || gap < -3*line.size || math.Abs(line.size-last.size) > 1 ||
+		math.Abs(line.size-last.size) >= 0.5 && line.font != last.font && !line.sameRow(last.pdfBox) {
 		return true
 	}
 	text := line.text()

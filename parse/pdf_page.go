@@ -350,7 +350,30 @@ func (l *pdfLoader) group(chars []pdfChar, upright int) error {
 		spaced = false
 	}
 	flush()
+	l.dropUnseen()
 	return nil
+}
+
+// dropUnseen removes the words that stand beside the page: nobody who reads it
+// sees them. If they are most of the text, it is the page's size that is wrong.
+func (l *pdfLoader) dropUnseen() {
+	p := l.page
+	w, h := p.frame.size()
+	shown := pdfBox{-1, -1, w + 1, h + 1}
+	var words []pdfWord
+	var starts []int
+	unseen := 0
+	for i, word := range p.words {
+		if !shown.holds(word.pdfBox) {
+			unseen += utf8.RuneCountInString(word.text)
+			continue
+		}
+		words, starts = append(words, word), append(starts, l.starts[i])
+	}
+	if unseen > 0 && 2*unseen < p.chars {
+		p.words, l.starts = words, starts
+		p.chars -= unseen
+	}
 }
 
 // pdfTurns reports whether the letters a and b are written in different

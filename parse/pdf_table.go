@@ -164,8 +164,62 @@ func pdfDistinct(v []float64) []float64 {
 	return out
 }
 
+// pdfSliver is the width, in points, below which a row or column without text
+// is the padding of cells that are drawn one by one.
+const pdfSliver = 6
+
+// collapse makes one of the lines around slivers of the grid.
+func (g *pdfGrid) collapse(words []pdfWord) {
+	box := pdfBox{g.xs[0], g.ys[0], g.xs[len(g.xs)-1], g.ys[len(g.ys)-1]}
+	var inside []pdfBox
+	for _, w := range words {
+		if box.holds(w.pdfBox) {
+			inside = append(inside, w.pdfBox)
+		}
+	}
+	g.xs = pdfCollapse(g.xs, func(from, to float64) bool {
+		return slices.ContainsFunc(inside, func(w pdfBox) bool { return w.x0 > from-1 && w.x1 < to+1 })
+	}, func(from, to, at float64) {
+		for i, v := range g.vs {
+			if v.x0 >= from-pdfJoint && v.x0 <= to+pdfJoint {
+				g.vs[i].x0, g.vs[i].x1 = at, at
+			}
+		}
+	})
+	g.ys = pdfCollapse(g.ys, func(from, to float64) bool {
+		return slices.ContainsFunc(inside, func(w pdfBox) bool { return w.y0 > from-1 && w.y1 < to+1 })
+	}, func(from, to, at float64) {
+		for i, h := range g.hs {
+			if h.y0 >= from-pdfJoint && h.y0 <= to+pdfJoint {
+				g.hs[i].y0, g.hs[i].y1 = at, at
+			}
+		}
+	})
+}
+
+// pdfCollapse returns the places at without those that are less than a sliver
+// from the one before, where filled finds nothing between them. It tells move
+// what became of them.
+func pdfCollapse(at []float64, filled func(from, to float64) bool, move func(from, to, at float64)) []float64 {
+	var out []float64
+	for i := 0; i < len(at); {
+		k := i
+		for k+1 < len(at) && at[k+1]-at[k] < pdfSliver && at[k+1]-at[i] < 2*pdfSliver && !filled(at[k], at[k+1]) {
+			k++
+		}
+		middle := (at[i] + at[k]) / 2
+		if k > i {
+			move(at[i], at[k], middle)
+		}
+		out = append(out, middle)
+		i = k + 1
+	}
+	return out
+}
+
 // table returns the table that the grid is, nil if it is none.
 func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
+	g.collapse(p.words)
 	box := pdfBox{g.xs[0], g.ys[0], g.xs[len(g.xs)-1], g.ys[len(g.ys)-1]}
 	nr, nc := len(g.ys)-1, len(g.xs)-1
 	// Cells that no ruling parts are one.
@@ -205,16 +259,13 @@ func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
 	lines := map[int][]pdfLine{}
 	for k, words := range cells {
 		ls := pdfLines(words)
-		beside, chars := 0, 0
-		for i, line := range ls {
+		chars := 0
+		for _, line := range ls {
 			chars += len(line.text())
-			if i > 0 && line.sameRow(ls[i-1].pdfBox) {
-				beside++
-			}
 		}
 		// The frame of a page or picture, or a table with some of its cells
 		// drawn: not for rulings to say.
-		if beside >= 3 || chars > 2500 {
+		if chars > 2500 || pdfHasColumns(ls) {
 			return nil
 		}
 		lines[k] = ls
@@ -237,6 +288,28 @@ func (g pdfGrid) table(p *pdfPage, voc pdfVocabulary) *pdfBlock {
 	}
 	t.findHeader()
 	return t
+}
+
+// pdfHasColumns reports whether lines, those of one cell, are a table or a row
+// of one. The words of a justified cell stand apart as well, but they are few,
+// and not numbers, and not in columns.
+func pdfHasColumns(lines []pdfLine) bool {
+	apart := 0
+	for _, r := range pdfRowsOf(lines) {
+		numbers := 0
+		for _, l := range r.pieces {
+			if pdfNumeric(l.text()) {
+				numbers++
+			}
+		}
+		if len(r.pieces) > 4 || len(r.pieces) > 2 && numbers > 1 {
+			return true
+		}
+		if len(r.pieces) > 1 {
+			apart++
+		}
+	}
+	return apart >= 3 && len(pdfColumns(pdfCore(lines), 0)) >= 2
 }
 
 // addRow adds a row of cells.

@@ -209,6 +209,41 @@ func TestPDFStructure(t *testing.T) {
 			want: "paragraph: " + joined + "\ntable header 1: Ship|Year|Crew / Aurora|1881|12 / Borealis|1884|15\n",
 		},
 		{
+			name: "a table of cells drawn one by one, with padding",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 20, 2, 2) +
+				"53 643.5 m 247 643.5 l S\n54 624 92 12 re S\n154 624 92 12 re S\n54 604 92 12 re S\n154 604 92 12 re S\n54 600 m 54 620 l S\n" +
+				pdfText("F1", 10, 52, 606+20, "Ship") + pdfText("F1", 10, 155, 606+20, "Year") +
+				pdfText("F1", 10, 55, 606, "Aurora") + pdfText("F1", 10, 155, 606, "1881")}},
+			want: "paragraph: " + joined + "\ntable header 1: Ship|Year / Aurora|1881\n",
+		},
+		{
+			name: "a drawn table with a justified cell",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 40, 2, 2) +
+				pdfText("F1", 10, 55, 628+40, "Ships") + pdfText("F1", 10, 85, 628+40, "of") + pdfText("F1", 10, 120, 628+40, "the") +
+				pdfText("F1", 10, 55, 616+40, "old") + pdfText("F1", 10, 78, 616+40, "harbours") +
+				pdfText("F1", 10, 55, 604+40, "and") + pdfText("F1", 10, 100, 604+40, "bay") +
+				pdfText("F1", 10, 155, 628+40, "Year") + pdfText("F1", 10, 55, 628, "Aurora") + pdfText("F1", 10, 155, 628, "1881")}},
+			want: "paragraph: " + joined + "\ntable header 1: Ships of the old harbours and bay|Year / Aurora|1881\n",
+		},
+		{
+			name: "a frame around rows without rulings",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 300, 40, 1, 2) +
+				pdfText("F1", 10, 55, 628+40, "Aurora", "Borealis", "Corona") + pdfText("F1", 10, 155, 628+40, "1881", "1884", "1890") + pdfText("F1", 10, 255, 628+40, "12", "15", "9") +
+				pdfText("F1", 10, 55, 628, "Doris", "Europa", "Flora") + pdfText("F1", 10, 155, 628, "1891", "1892", "1893") + pdfText("F1", 10, 255, 628, "10", "11", "8")}},
+			want: "paragraph: " + joined + "\ntable header 0: Aurora|1881|12 / Borealis|1884|15 / Corona|1890|9 / Doris|1891|10 / Europa|1892|11 / Flora|1893|8\n",
+		},
+		{
+			name:  "what stands beside the page is not read",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfText("F1", 100, 500, -80, "unseen", "unseen") + pdfText("F1", 10, 700, 740, "unseen")}},
+			want:  "paragraph: " + joined + "\n",
+		},
+		{
+			name: "a numbered heading in a font of its own",
+			pages: []pdfSketchPage{{content: prose(50, 740) +
+				pdfText("F3", 11, 50, 690, "(1) The Old Harbour") + prose(50, 678)}},
+			want: "paragraph: " + joined + "\nheading 1: (1) The Old Harbour\nparagraph: " + joined + "\n",
+		},
+		{
 			name: "a table without rulings",
 			pages: []pdfSketchPage{{content: prose(50, 740) +
 				pdfText("F1", 10, 50, 680, "Ship", "Aurora", "Borealis", "Corona") +
