@@ -89,7 +89,6 @@ func TestParseUnsupported(t *testing.T) {
 		{"a.xls", ole("Root Entry", "Workbook"), "unsupported_format", "Unsupported file type: Excel 97–2003 workbook (xls)"},
 		{"a.docx", ole("Root Entry", "a", "b", "c", "EncryptionInfo", "EncryptedPackage"), "password_required", "encrypted"},
 		{"a.rar", "Rar!\x1a\x07\x00\x00\x00\x00\x00", "unsupported_format", "Unsupported file type: RAR archive (rar)"},
-		{"a.rtf", "{\\rtf1\\ansi hello}", "unsupported_format", "Unsupported file type: Rich Text document (rtf)"},
 		{"a.xyz", "\x00\x01\x02\x03\x04\x05\x06\x07\x08", "unsupported_format", "Unsupported file type: data of an unknown kind, named .xyz"},
 		{"noext", "\x00\x01\x02\x03\x04\x05\x06\x07\x08", "unsupported_format", "Unsupported file type: data of an unknown kind"},
 	}

@@ -76,6 +76,10 @@ type ooxmlBudget struct {
 	documents int   // embedded in documents
 }
 
+func ooxmlNewBudget() *ooxmlBudget {
+	return &ooxmlBudget{bytes: ooxmlMaxTotal, cells: ooxmlMaxCells, documents: ooxmlMaxEmbedded}
+}
+
 type ooxmlBudgetKey struct{}
 
 // An ooxmlDisk remembers errors of the disk, which say nothing about the file.
@@ -100,7 +104,7 @@ func ooxmlOpen(ctx context.Context, in *Input) (*ooxmlPackage, error) {
 	p := &ooxmlPackage{disk: &ooxmlDisk{ReaderAt: in}, parts: map[string]*zip.File{}}
 	var embedded bool
 	if p.budget, embedded = ctx.Value(ooxmlBudgetKey{}).(*ooxmlBudget); !embedded {
-		p.budget = &ooxmlBudget{bytes: ooxmlMaxTotal, cells: ooxmlMaxCells, documents: ooxmlMaxEmbedded}
+		p.budget = ooxmlNewBudget()
 	}
 	if err := p.checkOLE(in.Size); err != nil {
 		return nil, err
@@ -599,8 +603,10 @@ var ooxmlPrefixes = map[string]string{
 // is refused, as the standard demands.
 type ooxmlDecoder struct {
 	*xml.Decoder
-	depth int
-	names map[xml.Name]string
+	depth    int
+	names    map[xml.Name]string
+	prefixes map[string]string // by namespace
+	doctype  bool              // a document type declaration is ignored
 }
 
 func ooxmlDecode(r io.Reader) *ooxmlDecoder {
@@ -612,7 +618,7 @@ func ooxmlDecode(r io.Reader) *ooxmlDecoder {
 		}
 		return charset.NewReaderLabel(label, r)
 	}
-	return &ooxmlDecoder{Decoder: d, names: map[xml.Name]string{}}
+	return &ooxmlDecoder{Decoder: d, names: map[xml.Name]string{}, prefixes: ooxmlPrefixes}
 }
 
 // token returns the next token, which is valid until the following call.
@@ -629,7 +635,7 @@ func (d *ooxmlDecoder) token() (xml.Token, error) {
 	case xml.EndElement:
 		d.depth--
 	case xml.Directive:
-		if bytes.HasPrefix(bytes.ToUpper(t), []byte("DOCTYPE")) {
+		if !d.doctype && bytes.HasPrefix(bytes.ToUpper(t), []byte("DOCTYPE")) {
 			return nil, ooxmlCorrupt(errors.New("document type declaration"))
 		}
 	}
@@ -640,7 +646,7 @@ func (d *ooxmlDecoder) name(n xml.Name) string {
 	s, ok := d.names[n]
 	if !ok {
 		s = n.Local
-		if p := ooxmlPrefixes[n.Space]; p != "" {
+		if p := d.prefixes[n.Space]; p != "" {
 			s = p + ":" + n.Local
 		}
 		if len(d.names) < 10_000 {

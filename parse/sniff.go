@@ -281,6 +281,10 @@ func sniffText(head []byte, ext, mime string) string {
 		return mimeFB2
 	case htmlStart.Match(text):
 		return "text/html"
+	case bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte(`{\rtf`)):
+		return "text/rtf"
+	case odfSniff(text, ext) != "":
+		return odfSniff(text, ext)
 	case hint == "text/markdown":
 		// Markdown may begin with HTML, JSON or anything else.
 		return hint
