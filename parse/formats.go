@@ -8,6 +8,7 @@ func Formats() []Format {
 		{"docx", []string{"application/vnd.openxmlformats-officedocument.wordprocessingml.document"}, []string{"docx", "docm", "dotx", "dotm"}, docxParser{}},
 		{"pptx", []string{"application/vnd.openxmlformats-officedocument.presentationml.presentation"}, []string{"pptx", "pptm", "ppsx", "potx"}, pptxParser{}},
 		{"xlsx", []string{"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}, []string{"xlsx", "xlsm", "xltx", "xltm"}, xlsxParser{}},
+		{"ods", []string{"application/vnd.oasis.opendocument.spreadsheet", "application/vnd.oasis.opendocument.spreadsheet-template"}, []string{"ods", "ots"}, odsParser{}},
 		{"epub", []string{"application/epub+zip"}, []string{"epub"}, epubParser{}},
 		{"fb2", []string{mimeFB2}, []string{"fb2"}, fb2Parser{}},
 		{"ipynb", []string{mimeIpynb}, []string{"ipynb"}, ipynbParser{}},

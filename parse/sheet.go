@@ -2,7 +2,9 @@ package parse
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +117,25 @@ type sheetBudget struct {
 }
 
 func newSheetBudget() *sheetBudget { return &sheetBudget{sheetMaxCells, sheetMaxText, sheetMaxArea} }
+
+// errSheetFull says that the workbook has more than may be read.
+var errSheetFull = errors.New("more than can be read")
+
+// sheetReserve returns a reader of r, a part of pkg, that ends with
+// errSheetFull before it has used up what is left for the other parts.
+func sheetReserve(pkg *ooxmlPackage, r io.Reader) io.Reader {
+	const reserve = 32 << 20 // bytes
+	return readerFunc(func(b []byte) (int, error) {
+		if pkg.budget.bytes < reserve+int64(len(b)) {
+			return 0, errSheetFull
+		}
+		return r.Read(b)
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (fn readerFunc) Read(b []byte) (int, error) { return fn(b) }
 
 // take reports whether one more cell with that text may be read.
 func (b *sheetBudget) take(text int) bool {

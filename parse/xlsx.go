@@ -42,7 +42,6 @@ const (
 	xlsxMaxColumn  = 1 << 14
 	xlsxMaxStrings = sheetMaxCells // texts that cells share
 	xlsxMaxShared  = 128 << 20     // bytes of them
-	xlsxReserve    = 32 << 20      // bytes that cells leave to the other parts
 )
 
 // An xlsxReader holds what is known while a workbook is read. Its context is
@@ -343,9 +342,6 @@ func (x *xlsxReader) readSheet(name, id string, rel ooxmlRel) (ok, full bool, er
 	return true, full, nil
 }
 
-// errSheetFull says that the workbook has more than may be read.
-var errSheetFull = errors.New("more than can be read")
-
 // An xlsxCells reads the cells of one sheet.
 type xlsxCells struct {
 	x         *xlsxReader
@@ -356,27 +352,13 @@ type xlsxCells struct {
 	value     []byte
 }
 
-// limit leaves a reserve for the parts that are read after the cells.
-func (c *xlsxCells) limit(r io.Reader) io.Reader {
-	return readerFunc(func(b []byte) (int, error) {
-		if c.x.pkg.budget.bytes < xlsxReserve+int64(len(b)) {
-			return 0, errSheetFull
-		}
-		return r.Read(b)
-	})
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (fn readerFunc) Read(b []byte) (int, error) { return fn(b) }
-
 func (c *xlsxCells) read(part string) error {
 	rc, _, err := c.x.pkg.stream(part)
 	if err != nil {
 		return err
 	}
 	defer rc.Close()
-	r := newSheetXML(c.limit(rc))
+	r := newSheetXML(sheetReserve(c.x.pkg, rc))
 	for {
 		t, err := r.next()
 		if err == io.EOF {
