@@ -134,6 +134,9 @@ func TestOdfMath(t *testing.T) {
 }
 
 func TestOdtHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
 	rep := strings.Repeat
 	p := `<text:p>needle</text:p>`
 	cells := fmt.Sprintf(`<table:table-row table:number-rows-repeated="99999"><table:table-cell table:number-columns-repeated="%d">%s</table:table-cell></table:table-row>`, 99, p)
