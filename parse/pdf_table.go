@@ -19,7 +19,7 @@ func pdfRuledTables(p *pdfPage, voc pdfVocabulary) []*pdfBlock {
 	if len(p.hs) < 2 || len(p.vs) < 2 {
 		return nil
 	}
-	hs := pdfMergeSegs(p.hs, true)
+	hs := pdfMergeSegs(pdfUnpadded(p.hs, p.vs), true)
 	vs := pdfMergeSegs(p.vs, false)
 	var tables []*pdfBlock
 	for _, g := range pdfGrids(hs, vs) {
@@ -31,6 +31,28 @@ func pdfRuledTables(p *pdfPage, voc pdfVocabulary) []*pdfBlock {
 		return cmp.Or(cmp.Compare(a.y0, b.y0), cmp.Compare(a.x0, b.x0))
 	})
 	return tables
+}
+
+// pdfUnpadded returns the horizontal rulings hs without those that close a box
+// within a cell: its sides end at the ruling, and beside each there runs,
+// no farther than a padding, a side of the cell that does not. Programs draw such
+// boxes behind each line of a shaded cell. A box with rulings in it is a table.
+func pdfUnpadded(hs, vs []pdfSeg) []pdfSeg {
+	return slices.DeleteFunc(slices.Clone(hs), func(h pdfSeg) bool {
+		var side, cell [2]bool
+		for _, v := range vs {
+			ends := math.Abs(v.y0-h.y0) < 1 || math.Abs(v.y1-h.y0) < 1
+			runs := v.y0 < h.y0-pdfJoint && v.y1 > h.y0+pdfJoint
+			if (ends || runs) && v.x0 > h.x0+1 && v.x0 < h.x1-1 {
+				return false
+			}
+			for i, out := range []float64{h.x0 - v.x0, v.x0 - h.x1} {
+				side[i] = side[i] || ends && math.Abs(out) < 1
+				cell[i] = cell[i] || runs && out > 1 && out < pdfSliver
+			}
+		}
+		return side == [2]bool{true, true} && cell == side
+	})
 }
 
 // pdfMergeSegs joins rulings that overlap or follow each other on one line.
@@ -341,7 +363,9 @@ func pdfSplitRow(row [][]pdfLine) [][][]pdfLine {
 		}
 	}
 	if columns == 0 || columns == 1 && len(levels) < 3 {
-		return [][][]pdfLine{row}
+		if levels = pdfStarts(row); levels == nil {
+			return [][][]pdfLine{row}
+		}
 	}
 	slices.SortFunc(levels, func(a, b pdfBox) int { return cmp.Compare(a.y0, b.y0) })
 	parts := make([][][]pdfLine, len(levels))
@@ -359,6 +383,35 @@ func pdfSplitRow(row [][]pdfLine) [][][]pdfLine {
 		}
 	}
 	return parts
+}
+
+// pdfStarts returns where rows begin within a drawn row: where, below an empty
+// line, text begins in its first cell and in another one beside it. It is nil if
+// that is nowhere.
+func pdfStarts(row [][]pdfLine) []pdfBox {
+	var labels, others []pdfBox // where text begins in the first cell, and in others
+	first := slices.IndexFunc(row, func(lines []pdfLine) bool { return len(lines) > 0 })
+	for c, lines := range row {
+		for i, l := range lines {
+			switch {
+			case i > 0 && l.y0-lines[i-1].y1 <= 0.8*l.size:
+			case c == first:
+				labels = append(labels, l.pdfBox)
+			default:
+				others = append(others, l.pdfBox)
+			}
+		}
+	}
+	if len(labels) < 2 {
+		return nil
+	}
+	levels := slices.DeleteFunc(slices.Clone(labels[1:]), func(l pdfBox) bool {
+		return !slices.ContainsFunc(others, func(o pdfBox) bool { return math.Abs(o.y0-l.y0) < 0.3*l.h() })
+	})
+	if len(levels) == 0 {
+		return nil
+	}
+	return append(levels, labels[0])
 }
 
 // parted reports whether one of the rulings segs lies at the given place.

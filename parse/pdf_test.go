@@ -217,6 +217,37 @@ func TestPDFStructure(t *testing.T) {
 			want: "paragraph: " + joined + "\ntable header 1: Ship|Year / Aurora|1881\n",
 		},
 		{
+			name: "a drawn table with a box behind each line of a cell",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 28, 2, 2) +
+				"55 628 90 14 re f\n55 642 90 14 re f\n" +
+				pdfText("F1", 10, 57, 645, "Ships of") + pdfText("F1", 10, 57, 631, "the bay") + pdfText("F1", 10, 155, 645, "Year") +
+				pdfText("F1", 10, 57, 610, "Aurora") + pdfText("F1", 10, 155, 610, "1881")}},
+			want: "paragraph: " + joined + "\ntable header 1: Ships of the bay|Year / Aurora|1881\n",
+		},
+		{
+			name: "a table within a cell",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 210, 60, 2, 1) + pdfGridOps(54, 604, 100, 20, 2, 2) +
+				pdfText("F1", 10, 60, 645, "Ships") + pdfText("F1", 10, 265, 645, "None") +
+				pdfText("F1", 10, 60, 630, "Ship") + pdfText("F1", 10, 160, 630, "Year") +
+				pdfText("F1", 10, 60, 610, "Aurora") + pdfText("F1", 10, 160, 610, "1881")}},
+			want: "paragraph: " + joined + "\ntable header 0: Ships||None / Ship|Year| / Aurora|1881|\n",
+		},
+		{
+			name: "rows that empty lines part within a drawn one",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 80, 2, 1) +
+				pdfText("F1", 10, 55, 668, "Ships") + pdfText("F1", 10, 55, 644, "Aurora") + pdfText("F1", 10, 155, 644, "a bark that", "was lost") +
+				pdfText("F1", 10, 55, 608, "Borealis") + pdfText("F1", 10, 155, 608, "a brig")}},
+			want: "paragraph: " + joined + "\ntable header 0: Ships| / Aurora|a bark that was lost / Borealis|a brig\n",
+		},
+		{
+			name: "paragraphs beside each other in a drawn row",
+			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 60, 3, 1) +
+				pdfText("F1", 10, 55, 648, "Aurora") +
+				pdfText("F1", 10, 155, 648, "12 hands") + pdfText("F1", 10, 155, 620, "2 boys") +
+				pdfText("F1", 10, 255, 648, "salt") + pdfText("F1", 10, 255, 620, "rope")}},
+			want: "paragraph: " + joined + "\ntable header 0: Aurora|12 hands 2 boys|salt rope\n",
+		},
+		{
 			name: "a drawn table with a justified cell",
 			pages: []pdfSketchPage{{content: prose(50, 740) + pdfGridOps(50, 600, 100, 40, 2, 2) +
 				pdfText("F1", 10, 55, 628+40, "Ships") + pdfText("F1", 10, 85, 628+40, "of") + pdfText("F1", 10, 120, 628+40, "the") +
