@@ -24,7 +24,7 @@ func TestOffice(t *testing.T) {
 		t.Skip("LibreOffice is not installed; make test installs it")
 	}
 	files, err := filepath.Glob("testdata/office/*.*")
-	if err != nil || len(files) < 4 {
+	if err != nil || len(files) < 5 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	p := newPool(t, Limits{Time: time.Minute})

@@ -14,7 +14,7 @@ import (
 
 // Version changes whenever any parser may read a file otherwise than before:
 // documents that were parsed by another version are not taken from a cache.
-const Version = "1"
+const Version = "2"
 
 // An Input is a file on local disk.
 type Input struct {
