@@ -32,8 +32,8 @@ func ExampleParse() {
 
 // What is wrong with a file is told in three parts.
 func ExampleParse_unsupported() {
-	file := strings.NewReader("\x1f\x8b\x08\x00 and so on")
-	_, err := parse.Parse(context.Background(), &parse.Input{ReaderAt: file, Name: "notes.gz", Size: file.Size()})
+	file := strings.NewReader("\x89PNG\r\n\x1a\n and so on")
+	_, err := parse.Parse(context.Background(), &parse.Input{ReaderAt: file, Name: "notes.png", Size: file.Size()})
 	fmt.Println(err)
-	// Output: Unsupported file type: gzip archive (gz)
+	// Output: Unsupported file type: PNG picture (png)
 }
