@@ -41,6 +41,8 @@ type dataNode struct {
 	key, text string
 	note      string // the comment above
 	kids      []*dataNode
+	attr      bool // in XML, an attribute
+	space     bool // in XML, there is space behind it
 	line, end int
 
 	// Of nodes that were written in part while they were being read:
@@ -315,7 +317,10 @@ func dataFields(out []dataField, n *dataNode, path string, limit, long int) ([]d
 	if n.kind == dataArray || n.headed || n.note != "" && path != "" {
 		return out, false
 	}
-	for _, c := range n.kids {
+	for i, c := range n.kids {
+		if i > 0 && c.kind == dataObject && n.kids[i-1].kind == dataObject && c.key == n.kids[i-1].key {
+			return out, false // rows of a table
+		}
 		p := path
 		if c.key != "" && p != "" {
 			p += "." + c.key
@@ -369,7 +374,7 @@ func (l *dataLiner) add(f dataField, prefix string) {
 	if prefix != "" && path != "" {
 		path = prefix + "." + path
 	}
-	text := f.text
+	text := strings.TrimSpace(f.text)
 	switch {
 	case path == "":
 	case strings.Contains(text, "\n"):
@@ -543,8 +548,14 @@ func (w *recordWriter) run(kids []*dataNode) int {
 			break
 		}
 		cells += len(f)
+		seen := map[string]bool{}
+		paragraphs := false
 		for _, f := range f {
-			columns[f.path] = true
+			paragraphs = paragraphs || seen[f.path] && len(f.text) > 40
+			seen[f.path], columns[f.path] = true, true
+		}
+		if paragraphs {
+			break
 		}
 		if len(columns) > dataColumns || cells*2 < len(columns)*(n+1) || slices.ContainsFunc(f, func(f dataField) bool { return f.note != "" }) {
 			break

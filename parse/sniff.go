@@ -255,6 +255,7 @@ func looksLikeText(b []byte, lenient bool) bool {
 }
 
 var (
+	xmlStart      = regexp.MustCompile(`^\s*<[\w!?]`)
 	fb2Start      = regexp.MustCompile(`^\s*(?:<\?xml[^>]*>\s*)?(?:<[!?][^>]*>\s*)*<(?:\w+:)?FictionBook\b`)
 	jsonStart     = regexp.MustCompile(`^\s*[{\[]`)
 	htmlStart     = regexp.MustCompile(`(?i)^\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?s:.*?)-->\s*)*<(?:!doctype\s+html|html|head|body)\b`)
@@ -305,7 +306,9 @@ func sniffText(head []byte, ext, mime string) string {
 		switch {
 		case hint == "message/rfc822" || hint == "application/mbox":
 			return hint // mostly attachments, which are text of a sort
-		case hint == "application/yaml" || hint == "application/toml":
+		case hint == "text/xml" && xmlStart.Match(text):
+			return hint
+		case hint == "application/yaml" || hint == "application/toml" || (hint == "text/vtt" || hint == "application/x-subrip") && bytes.Contains(text, []byte("-->")):
 			return hint
 		case hint == "text/csv" || hint == "text/tab-separated-values" || hint == "text/plain" && ext != "":
 			return hint
@@ -321,5 +324,5 @@ func sniffText(head []byte, ext, mime string) string {
 
 func isTextExtension(ext string) bool {
 	m := mimeOf(ext)
-	return strings.HasPrefix(m, "text/") || m == mimeJSON || m == mimeJSONL || m == "application/yaml" || m == "application/toml"
+	return strings.HasPrefix(m, "text/") || m == mimeJSON || m == mimeJSONL || m == "application/yaml" || m == "application/x-subrip" || m == "application/toml"
 }

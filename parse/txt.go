@@ -16,12 +16,12 @@ type txtParser struct{}
 
 // What is written for programs reads well enough as text, and is cited by line.
 var (
-	txtTypes = []string{"text/plain", "text/xml",
-		"application/rss+xml", "application/atom+xml", "text/javascript", "text/x-python", "text/x-php", "text/x-perl",
-		"text/x-ruby", "text/x-lua", "text/x-tcl", "text/x-shellscript", "text/vtt", "application/x-subrip",
+	txtTypes = []string{"text/plain",
+		"text/javascript", "text/x-python", "text/x-php", "text/x-perl",
+		"text/x-ruby", "text/x-lua", "text/x-tcl", "text/x-shellscript",
 		"text/calendar", "text/vcard"}
-	txtExtensions = []string{"txt", "text", "log", "xml", "ini", "cfg", "conf",
-		"rst", "adoc", "org", "tex", "srt", "vtt", "ics", "vcf", "go", "py", "js", "ts", "java", "c", "h", "cc", "cpp", "cs",
+	txtExtensions = []string{"txt", "text", "log", "ini", "cfg", "conf",
+		"rst", "adoc", "org", "tex", "ics", "vcf", "go", "py", "js", "ts", "java", "c", "h", "cc", "cpp", "cs",
 		"rs", "rb", "php", "pl", "lua", "sh", "sql", "swift", "kt", "r", "css"}
 )
 

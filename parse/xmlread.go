@@ -38,7 +38,6 @@ var xmlPrefixes = map[string]string{
 	"http://www.itunes.com/dtds/podcast-1.0.dtd":   "itunes",
 	"http://search.yahoo.com/mrss/":                "media",
 	"http://www.w3.org/2000/svg":                   "svg",
-	"http://www.w3.org/2005/Atom":                  "atom",
 	"http://www.w3.org/1999/02/22-rdf-syntax-ns#":  "rdf",
 	"http://purl.org/rss/1.0/modules/syndication/": "sy",
 }
@@ -48,12 +47,13 @@ var xmlPrefixes = map[string]string{
 // references to others stay as they are written.
 type xmlReader struct {
 	*xml.Decoder
-	ctx    context.Context
-	size   int64 // bytes of the file
-	tokens int
-	depth  int      // of the element that is open
-	odd    []string // entities that are declared as something else than plain text
-	flat   bool     // a tree was too deep and lost some tags
+	ctx     context.Context
+	size    int64 // bytes of the file
+	tokens  int
+	depth   int      // of the element that is open
+	odd     []string // entities that are declared as something else than plain text
+	doctype string
+	flat    bool // a tree was too deep and lost some tags
 }
 
 func newXMLReader(ctx context.Context, r io.Reader, size int64) *xmlReader {
@@ -81,6 +81,9 @@ func (d *xmlReader) token() (xml.Token, error) {
 	case xml.EndElement:
 		d.depth--
 	case xml.Directive:
+		if d.doctype == "" {
+			d.doctype = string(t[:min(len(t), 1<<10)])
+		}
 		d.entities(string(t))
 	}
 	return t, nil

@@ -1,0 +1,7 @@
+package parse
+
+import "testing"
+
+func TestVTT(t *testing.T) { goldenFormat(t, "vtt") }
+
+func FuzzVTT(f *testing.F) { fuzzFormat(f, "vtt") }
