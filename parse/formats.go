@@ -36,6 +36,7 @@ func Formats() []Format {
 		{"zst", []string{"application/zstd"}, []string{"zst"}, archiveParser{packedMembers(openZstd)}},
 		{"7z", []string{"application/x-7z-compressed"}, []string{"7z"}, archiveParser{sevenZipMembers}},
 		{"eml", []string{"message/rfc822"}, []string{"eml", "emlx", "mht", "mhtml"}, emlParser{}},
+		{"msg", []string{"application/vnd.ms-outlook"}, []string{"msg", "oft"}, msgParser{}},
 		{"mbox", []string{"application/mbox"}, []string{"mbox", "mbx"}, mboxParser{}},
 		{"txt", txtTypes, txtExtensions, txtParser{}},
 	}

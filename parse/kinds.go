@@ -35,7 +35,6 @@ func kinds() []kind {
 		{"application/msword", []string{"doc", "dot"}, "Word 97–2003 document", doModern},
 		{"application/vnd.ms-powerpoint", []string{"ppt", "pps"}, "PowerPoint 97–2003 presentation", doModern},
 		{"application/vnd.ms-publisher", []string{"pub"}, "Publisher document", doSavePDF},
-		{"application/vnd.ms-outlook", []string{"msg"}, "Outlook message", doSavePDF},
 		{"application/onenote", []string{"one"}, "OneNote section", doSavePDF},
 		{"application/vnd.ms-visio.drawing.main+xml", []string{"vsdx"}, "Visio drawing", doSavePDF},
 		{"application/x-ole-storage", nil, "Microsoft compound file", doSavePDF},

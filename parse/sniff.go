@@ -186,6 +186,8 @@ func sniffOLE(r io.ReaderAt, head []byte, mime string) string {
 	switch {
 	case has("EncryptedPackage"):
 		return mimeEncrypted
+	case has("__properties_version1.0") && has("__nameid_version1.0"): // and whatever is attached to it
+		return "application/vnd.ms-outlook"
 	case mime != "application/x-ole-storage":
 		return mime
 	case has("WordDocument"):
