@@ -43,6 +43,7 @@ type mailField struct{ name, value string }
 type mailBody struct {
 	text   string
 	html   bool
+	rtf    bool
 	flowed bool // lines that end in a space go on in the next one (RFC 3676)
 	delSp  bool // and that space is not part of the text
 }
@@ -129,14 +130,20 @@ func (m *mailMessage) describe(doc *rag.Document) {
 	}
 }
 
-// elements returns the text as elements. Headings of HTML go one level down,
-// below the subject.
+// elements returns the text as elements. Headings go one level down, below
+// the subject.
 func (b *mailBody) elements(ctx context.Context) ([]rag.Element, []rag.Warning) {
-	if !b.html {
+	var p Parser
+	switch {
+	case b.html:
+		p = htmlParser{}
+	case b.rtf:
+		p = rtfParser{}
+	default:
 		return mailText(b.text, b.flowed, b.delSp), nil
 	}
-	in := &Input{ReaderAt: strings.NewReader(b.text), Size: int64(len(b.text))}
-	doc, err := htmlParser{}.Parse(ctx, in)
+	in := &Input{ReaderAt: strings.NewReader(b.text), Size: int64(len(b.text)), Progress: func(string, int64, int64) {}}
+	doc, err := p.Parse(ctx, in)
 	if err != nil {
 		return mailText(b.text, false, false), nil
 	}
@@ -563,7 +570,7 @@ func (p *mailPart) rank() int {
 // isText reports whether the part is for people to read in the mail itself.
 func (p *mailPart) isText() bool {
 	switch p.media {
-	case "text/plain", "text/html", "text/enriched", "text/richtext", "text/rfc822-headers", "text/x-amp-html",
+	case "text/plain", "text/html", "text/enriched", "text/richtext", "text/rfc822-headers", "text/x-amp-html", "text/rtf",
 		"message/delivery-status", "message/disposition-notification", "text/markdown", "text/x-markdown":
 		return true
 	}
@@ -702,7 +709,7 @@ func (p *mailPart) message() (*mailMessage, *mailContent, error) {
 			return m, c, nil
 		}
 		m.bodies = append(m.bodies, mailBody{
-			text: text, html: t.media == "text/html" || t.media == "text/x-amp-html",
+			text: text, html: t.media == "text/html" || t.media == "text/x-amp-html", rtf: t.media == "text/rtf",
 			flowed: strings.EqualFold(t.params["format"], "flowed"),
 			delSp:  strings.EqualFold(t.params["delsp"], "yes"),
 		})

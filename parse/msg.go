@@ -163,34 +163,19 @@ func codePage(n uint32) encoding.Encoding {
 		return nil
 	case 1200:
 		return utf.UTF16(utf.LittleEndian, utf.IgnoreBOM)
-	case 932:
-		return mailCharset("shift_jis")
-	case 936:
-		return mailCharset("gbk")
-	case 949, 51949:
+	case 51949:
 		return mailCharset("euc-kr")
-	case 950:
-		return mailCharset("big5")
-	case 54936:
-		return mailCharset("gb18030")
 	case 50220, 50221, 50222:
 		return mailCharset("iso-2022-jp")
 	case 51932:
 		return mailCharset("euc-jp")
-	case 20866:
-		return mailCharset("koi8-r")
 	case 21866:
 		return mailCharset("koi8-u")
-	case 10000:
-		return mailCharset("macintosh")
 	}
 	if 28591 <= n && n <= 28605 {
 		return mailCharset("iso-8859-" + strconv.Itoa(int(n-28590)))
 	}
-	if 1250 <= n && n <= 1258 || n == 874 {
-		return mailCharset("windows-" + strconv.Itoa(int(n)))
-	}
-	return mailCharset("ibm" + strconv.Itoa(int(n)))
+	return rtfCodePage(int(n))
 }
 
 // readNames reads the table of named properties.
@@ -351,12 +336,12 @@ func (m *msgItem) body() (body mailBody, whole bool) {
 	}
 	if e := m.raw(msgRTF, "0102"); e != nil && e.size > 0 {
 		rtf, err := unpackRTF(m.f.read(e, mailMaxBody))
-		if s, isHTML := rtfText(rtf); isHTML {
+		if s, isHTML := msgHiddenHTML(rtf); isHTML {
 			if b, whole, ok := html(s, err == nil); ok {
 				return b, whole
 			}
 		} else if strings.TrimSpace(plain) == "" {
-			return mailBody{text: s}, err == nil
+			return mailBody{text: string(rtf), rtf: true}, err == nil
 		}
 	}
 	return mailBody{text: plain}, whole
@@ -509,8 +494,11 @@ func (m *msgItem) writeEML(ctx context.Context, w io.Writer, depth int) error {
 	}
 	for _, b := range msg.bodies {
 		kind := "text/plain"
-		if b.html {
+		switch {
+		case b.html:
 			kind = "text/html"
+		case b.rtf:
+			kind = "text/rtf"
 		}
 		if err := part("Content-Type: "+kind+"; charset=utf-8\r\n", strings.NewReader(b.text)); err != nil {
 			return err

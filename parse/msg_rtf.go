@@ -71,8 +71,8 @@ func unpackRTF(b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// A rtfGroup is what holds until a brace closes.
-type rtfGroup struct {
+// A msgRTFGroup is what holds until a brace closes.
+type msgRTFGroup struct {
 	skip    bool // a destination that is no text
 	tag     bool // HTML that was put into the RTF
 	outside bool // RTF that was put around the HTML
@@ -81,13 +81,12 @@ type rtfGroup struct {
 	unicode int // characters after \u that stand for it
 }
 
-// An rtfReader takes the text out of RTF, or the HTML that Outlook hid in it
-// (MS-OXRTFEX).
-type rtfReader struct {
+// A msgUnwrapper takes the HTML out of RTF that Outlook hid there (MS-OXRTFEX).
+type msgUnwrapper struct {
 	out     strings.Builder
 	html    bool
-	group   rtfGroup
-	stack   []rtfGroup
+	group   msgRTFGroup
+	stack   []msgRTFGroup
 	charset encoding.Encoding
 	fonts   map[int]encoding.Encoding
 	pending []byte // text that is not decoded yet
@@ -96,17 +95,17 @@ type rtfReader struct {
 	ignore  int    // characters that stand for one that was written already
 }
 
-const rtfMaxDepth = 10_000
+const msgRTFDepth = 10_000
 
-// rtfText returns the text of an RTF and whether it is HTML.
-func rtfText(b []byte) (string, bool) {
-	r := &rtfReader{charset: charmap.Windows1252, fonts: map[int]encoding.Encoding{}}
+// msgHiddenHTML returns the HTML in an RTF, if that is what it is.
+func msgHiddenHTML(b []byte) (string, bool) {
+	r := &msgUnwrapper{charset: charmap.Windows1252, fonts: map[int]encoding.Encoding{}}
 	r.group.unicode = 1
 	for i := 0; i < len(b); {
 		switch c := b[i]; c {
 		case '{':
 			r.flush()
-			if len(r.stack) < rtfMaxDepth {
+			if len(r.stack) < msgRTFDepth {
 				r.stack = append(r.stack, r.group)
 			}
 			r.ignore, r.star = 0, false
@@ -132,11 +131,11 @@ func rtfText(b []byte) (string, bool) {
 }
 
 // quiet reports whether text at this place is not to be seen.
-func (r *rtfReader) quiet() bool {
+func (r *msgUnwrapper) quiet() bool {
 	return r.group.skip || r.group.fonts || r.html && r.group.outside && !r.group.tag
 }
 
-func (r *rtfReader) byte(c byte) {
+func (r *msgUnwrapper) byte(c byte) {
 	r.star = false
 	if r.ignore > 0 {
 		r.ignore--
@@ -148,7 +147,7 @@ func (r *rtfReader) byte(c byte) {
 }
 
 // flush decodes the text that waits for its end.
-func (r *rtfReader) flush() {
+func (r *msgUnwrapper) flush() {
 	if len(r.pending) == 0 {
 		return
 	}
@@ -165,7 +164,7 @@ func (r *rtfReader) flush() {
 	r.pending = r.pending[:0]
 }
 
-func (r *rtfReader) write(s string) {
+func (r *msgUnwrapper) write(s string) {
 	r.flush()
 	if !r.quiet() {
 		r.out.WriteString(s)
@@ -173,7 +172,7 @@ func (r *rtfReader) write(s string) {
 }
 
 // control reads the word or sign behind a backslash at i and returns where it ends.
-func (r *rtfReader) control(b []byte, i int) int {
+func (r *msgUnwrapper) control(b []byte, i int) int {
 	if i >= len(b) {
 		return i
 	}
@@ -226,13 +225,13 @@ func (r *rtfReader) control(b []byte, i int) int {
 
 // Destinations whose content is not text. Those that begin with "\*" and are
 // not known are skipped too.
-var rtfSkipped = map[string]bool{"colortbl": true, "stylesheet": true, "info": true, "pict": true, "object": true, "header": true,
+var msgRTFSkipped = map[string]bool{"colortbl": true, "stylesheet": true, "info": true, "pict": true, "object": true, "header": true,
 	"footer": true, "headerl": true, "headerr": true, "footerl": true, "footerr": true, "themedata": true, "datastore": true}
 
-var rtfSigns = map[string]string{"par": "\n", "line": "\n", "sect": "\n", "page": "\n", "row": "\n", "cell": "\t", "tab": "\t",
-	"emdash": "—", "endash": "–", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”", "bullet": "•", "emspace": " ", "enspace": " "}
+var msgRTFSigns = map[string]string{"par": "\n", "line": "\n", "tab": "\t",
+	"emdash": "—", "endash": "–", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”", "bullet": "•"}
 
-func (r *rtfReader) word(word string, number int, has bool) {
+func (r *msgUnwrapper) word(word string, number int, has bool) {
 	star := r.star
 	r.star = false
 	switch word {
@@ -279,23 +278,13 @@ func (r *rtfReader) word(word string, number int, has bool) {
 		}
 		r.ignore = r.group.unicode
 	default:
-		if s, ok := rtfSigns[word]; ok {
+		if s, ok := msgRTFSigns[word]; ok {
 			r.write(s)
 			return
 		}
-		if star || rtfSkipped[word] {
+		if star || msgRTFSkipped[word] {
 			r.flush()
 			r.group.skip = true
 		}
 	}
-}
-
-// rtfCharset returns the encoding of a font, or nil if it is the document's.
-func rtfCharset(n int) encoding.Encoding {
-	pages := map[int]uint32{77: 10000, 128: 932, 129: 949, 134: 936, 136: 950, 161: 1253, 162: 1254, 163: 1258, 177: 1255, 178: 1256,
-		186: 1257, 204: 1251, 222: 874, 238: 1250}
-	if cp, ok := pages[n]; ok {
-		return codePage(cp)
-	}
-	return nil
 }

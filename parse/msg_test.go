@@ -304,7 +304,7 @@ func TestUnpackRTF(t *testing.T) {
 		unpackRTF([]byte(in)) // must return
 	}
 	deep := strings.Repeat("{", 1_000_000) + "needle"
-	if s, _ := rtfText([]byte(deep)); s != "needle" {
+	if s, _ := msgHiddenHTML([]byte(deep)); s != "needle" {
 		t.Errorf("got %q", s)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
