@@ -412,13 +412,13 @@ func (o *odsReader) annotation(ref string) error {
 	var lines []string
 	err := o.within(func(name string) error {
 		var err error
-		line := ""
 		switch name {
 		case "creator":
 			author, err = odsText(o.r)
 		case "date", "date-string":
 			err = o.r.skip()
 		case "p", "h":
+			var line string
 			line, err = odsText(o.r)
 			lines = append(lines, line)
 		}
@@ -441,11 +441,10 @@ func (o *odsReader) shape(name, ref string) error {
 	alt, object := "", ""
 	err := o.within(func(name string) error {
 		var err error
-		line := ""
+		var line string
 		switch name {
 		case "p", "h":
-			line, err = odsText(o.r)
-			if line != "" {
+			if line, err = odsText(o.r); line != "" {
 				lines = append(lines, line)
 			}
 		case "title", "desc":
