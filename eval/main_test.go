@@ -21,26 +21,29 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// unknown is the content of a file that nothing reads.
+const unknown = "\x00\x01\x02\x03\xff\xfe\x00\x00"
+
 // corpora writes a small folder of corpora.
 func corpora(t *testing.T) string {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"manifest.jsonl": `{"id": "a/page.html", "fmt": "html", "doc": "a/page.html", "gt_md": "a/page.md", "gt_source": "docling"}
-{"id": "a/broken.pdf", "fmt": "pdf", "doc": "a/broken.pdf", "gt_md": "a/page.md", "gt_source": "docling"}
+{"id": "a/empty.html", "fmt": "pdf", "doc": "a/empty.html", "gt_md": "a/page.md", "gt_source": "docling"}
 {"id": "a/table.csv", "fmt": "csv", "doc": "a/table.csv", "gt_md": "a/table.md", "gt_source": "human"}
 {"id": "a/data.bin", "fmt": "bin", "doc": "a/data.bin", "gt_md": "a/page.md", "gt_source": "docling"}
 {"id": "a/silent.txt", "fmt": "txt", "doc": "a/table.csv", "gt_md": "a/silent.md", "gt_source": "docling"}
 `,
 		"a/page.html":    "<h1>Harbour</h1><p>The lights are lit at dusk.</p>",
 		"a/page.md":      "# Harbour\n\nThe lights are lit at dusk.\n",
-		"a/broken.pdf":   "%PDF-1.7\nnothing of use\n",
+		"a/empty.html":   "<!DOCTYPE html><html><body><img src='x.png'></body></html>",
 		"a/table.csv":    "city,limit\nBern,180\n",
 		"a/table.md":     "| city | limit |\n|---|---|\n| Bern | 180 |\n",
-		"a/data.bin":     "\x00\x01\x02\x03\xff\xfe\x00\x00",
+		"a/data.bin":     unknown,
 		"a/silent.md":    "<!-- image -->\n",
 		"tika/b/x.txt":   "Words",
-		"tika/b/y.zip":   "PK\x05\x06" + strings.Repeat("\x00", 18),
-		"hostile/un.pdf": "%PDF-1.4\n%%EOF",
+		"tika/b/y.bin":   unknown,
+		"hostile/un.bin": unknown,
 	} {
 		p := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -72,14 +75,14 @@ func TestRun(t *testing.T) {
 		"Not read, and said so: bin (1).",
 		"| hostile | 0 | 1 | 1 |",
 		"| tika | 1 | 1 | 2 |",
-		"| `unsupported_format` | 1 |",
+		"| `unsupported_format` | 2 |",
 		"| crashes | 0 |",
 	} {
 		if !strings.Contains(string(report), want) {
 			t.Errorf("the report lacks %q:\n%s", want, report)
 		}
 	}
-	if got, want := detail.String(), "a/broken.pdf corrupt_file"; !strings.Contains(got, want) {
+	if got, want := detail.String(), "a/empty.html no_text"; !strings.Contains(got, want) {
 		t.Errorf("the details lack %q:\n%s", want, got)
 	}
 	kept, err := os.ReadFile(filepath.Join(keep, "a__page.html.md"))
