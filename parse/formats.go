@@ -38,6 +38,8 @@ func Formats() []Format {
 		{"eml", []string{"message/rfc822"}, []string{"eml", "emlx", "mht", "mhtml"}, emlParser{}},
 		{"msg", []string{"application/vnd.ms-outlook"}, []string{"msg", "oft"}, msgParser{}},
 		{"mbox", []string{"application/mbox"}, []string{"mbox", "mbx"}, mboxParser{}},
+		{"adoc", []string{"text/asciidoc"}, []string{"adoc", "asciidoc", "asc"}, adocParser{}},
+		{"code", codeTypes, codeExtensions(), codeParser{}},
 		{"txt", txtTypes, txtExtensions, txtParser{}},
 	}
 }

@@ -288,6 +288,10 @@ func sniffText(head []byte, ext, mime string) string {
 		return "text/rtf"
 	case odfSniff(text, ext) != "":
 		return odfSniff(text, ext)
+	case sniffCode(text, ext) != "":
+		return mimeCode
+	case hint == "text/asciidoc", hint == mimeCode && (strings.HasPrefix(mime, "text/") || mime == mimeUnknown):
+		return hint
 	case hint == "text/markdown":
 		// Markdown may begin with HTML, JSON or anything else.
 		return hint

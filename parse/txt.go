@@ -16,13 +16,8 @@ type txtParser struct{}
 
 // What is written for programs reads well enough as text, and is cited by line.
 var (
-	txtTypes = []string{"text/plain",
-		"text/javascript", "text/x-python", "text/x-php", "text/x-perl",
-		"text/x-ruby", "text/x-lua", "text/x-tcl", "text/x-shellscript",
-		"text/calendar", "text/vcard"}
-	txtExtensions = []string{"txt", "text", "log", "ini", "cfg", "conf",
-		"rst", "adoc", "org", "tex", "ics", "vcf", "go", "py", "js", "ts", "java", "c", "h", "cc", "cpp", "cs",
-		"rs", "rb", "php", "pl", "lua", "sh", "sql", "swift", "kt", "r", "css"}
+	txtTypes      = []string{"text/plain", "text/calendar", "text/vcard"}
+	txtExtensions = []string{"txt", "text", "log", "ini", "cfg", "conf", "rst", "org", "tex", "ics", "vcf"}
 )
 
 // A paragraph without blank lines, as in a log, is cut after so much, so that

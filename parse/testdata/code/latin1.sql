@@ -1,0 +1,8 @@
+-- Größe der Kunden
+SELECT name,
+
+       groesse
+FROM kunden;
+GO
+
+DELETE FROM alt;
