@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"ragprocessor/rag"
 )
@@ -82,7 +81,7 @@ func TestHostileData(t *testing.T) {
 		{"again.epub", epub(rep(`<itemref idref="a"/>`, 100_000), "<html><body>needle"), "needle"},
 		{"bomb.epub", epub(`<itemref idref="a"/>`, rep("<p>x</p>", 30<<20/8)), ""},
 	}
-	p := newPool(t, Limits{Time: 30 * time.Second, Memory: 1 << 30})
+	p := newPool(t, hostileLimits)
 	p.Workers = 2
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

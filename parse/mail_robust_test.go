@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"ragprocessor/rag"
 )
@@ -49,7 +48,7 @@ func TestHostileMail(t *testing.T) {
 		{"separators.mbox", rep("From a@b.c Mon Jun 01 10:00:00 2009\n", 300_000) + "\nneedle", "needle"},
 		{"spaces.mbox", "From " + rep("1:11 ", 100_000) + "\n\nneedle", ""},
 	}
-	p := newPool(t, Limits{Time: 30 * time.Second, Memory: 1 << 30})
+	p := newPool(t, hostileLimits)
 	p.Workers = 2
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
